@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class DumpsConfig(AppConfig):
+    name = "auditweb.dumps"
+    label = "dumps"

@@ -1,0 +1,255 @@
+"""Pages of dumps: the list, one dump with its quarantine, and what a member may do to it."""
+
+import json
+import re
+from functools import lru_cache
+from urllib.parse import urlencode
+from zoneinfo import available_timezones
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Count
+from django.http import Http404
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from auditweb import pages
+from auditweb.dumps import jobs, store
+from auditweb.dumps.models import Dump, State
+from auditweb.teams import access, audit
+from auditweb.templatetags.words import size
+
+PAGE = 50  # dumps
+BAD_PAGE = 50  # lines of the quarantine
+RAW_BYTES = 2000  # of one bad line on the page; the original has all
+SESSIONS = 50  # found in one dump and shown there
+
+FORMAT_WORDS = {
+    "roomkit_session": "RoomKit session",
+    "roomkit_tool": "RoomKit tool",
+    "roomkit_status": "RoomKit status",
+    "xerxes": "Xerxes",
+    "af_run": "agent_framework run",
+    "af_event": "agent_framework event",
+    "unknown": "unknown kind",
+}
+
+
+def find_dump(request, public_id: str) -> Dump:
+    """The dump if the caller may see it; a foreign one is as missing as one that never was."""
+    found = Dump.objects.visible_to(request.user).select_related("team", "created_by").filter(public_id=public_id)
+    dump = found.first()
+    if dump is None:
+        raise Http404("no such dump")
+    return dump
+
+
+@login_required
+@require_GET
+def dump_list(request):
+    """Dumps, newest first: ``?state=&q=&team=&cursor=``; ``?fragment=1`` answers the table alone."""
+    query = pages.Params(request.GET)
+    state, text, cursor = query.word("state", State.values), query.text("q", 200), query.text("cursor")
+    dumps = Dump.objects.visible_to(request.user)
+    if "team" in query:
+        dumps = dumps.filter(team=access.team_of(request))
+    if state:
+        dumps = dumps.filter(state=state)
+    if text:
+        dumps = dumps.filter(name__icontains=text)
+    rows = dumps.select_related("created_by").prefetch_related("sessions", "status_buses")
+    page = pages.keyset(rows, "-id", cursor, PAGE)
+    context = {
+        "dumps": page.items,
+        "total": dumps.count(),
+        "state": state,
+        "states": State.values,
+        "q": text,
+        "filtered": bool(state or text),
+        "live_url": _with(request, fragment="1"),
+        "next_url": _with(request, cursor=page.next) if page.next else "",
+        "prev_url": _with(request, cursor=page.prev) if page.prev else "",
+    }
+    return render(request, "dumps/_list.html" if "fragment" in request.GET else "dumps/dump_list.html", context)
+
+
+@login_required
+@require_GET
+def dump_detail(request, public_id: str):
+    """One dump; ``?bad=<line>`` shows the quarantine after that line, ``?fragment=1`` answers the live parts alone."""
+    dump = find_dump(request, public_id)
+    if "fragment" not in request.GET:
+        audit.viewed(request, dump)
+    return _detail(request, dump)
+
+
+def _detail(request, dump: Dump, status: int = 200, **extra):
+    sessions = list(dump.sessions.order_by("first_us", "id")[: SESSIONS + 1])
+    left = dump.sessions.count() - SESSIONS if len(sessions) > SESSIONS else 0
+    after = pages.Params(request.GET).integer("bad", 0)
+    bad_lines = _quarantine(dump, after)
+    may_change = _may_change(request.user, dump)
+    ended = dump.finished_at and dump.started_at
+    context = {
+        "dump": dump,
+        "records": [(FORMAT_WORDS.get(name, name), n) for name, n in sorted(dump.records.items()) if n],
+        "sessions": sessions[:SESSIONS],
+        "sessions_left": left,
+        "buses": dump.status_buses.order_by("id"),
+        "took": (dump.finished_at - dump.started_at).total_seconds() if ended else None,
+        "bad_lines": bad_lines,
+        "bad_first": bad_lines[0].line if bad_lines else None,
+        "bad_last": bad_lines[-1].line if bad_lines else None,
+        "bad_next_url": _more_bad(request, dump, bad_lines),
+        "bad_first_url": _with(request, bad=None) if after else "",
+        "may_change": may_change,
+        "may_retry": may_change and dump.state in (State.FAILED, State.CANCELLED),
+        "zones": zone_names() if dump.naive_lines and may_change and not dump.active else (),
+        "original_url": f"/api/v1/dumps/{dump.public_id}/original",
+        "live_url": _with(request, fragment="1"),
+        **extra,
+    }
+    template = "dumps/_fragment.html" if "fragment" in request.GET else "dumps/dump_detail.html"
+    return render(request, template, context, status=status)
+
+
+def _quarantine(dump: Dump, after: int) -> list:
+    """Up to BAD_PAGE bad lines behind line *after*, each with ``raw`` (bytes, cut) and ``exact`` (JSON, for the copy button)."""
+    bad_lines = list(dump.bad_lines.filter(line__gt=after).order_by("line")[:BAD_PAGE])
+    for bad in bad_lines:
+        bad.raw = store.read(dump, bad.offset, min(bad.size, RAW_BYTES)).rstrip(b"\n")
+        bad.exact = json.dumps(bad.raw.decode("utf-8", "replace"))
+    return bad_lines
+
+
+def _more_bad(request, dump: Dump, bad_lines: list) -> str:
+    if len(bad_lines) < BAD_PAGE or not dump.bad_lines.filter(line__gt=bad_lines[-1].line).exists():
+        return ""
+    return _with(request, bad=bad_lines[-1].line)
+
+
+@lru_cache(maxsize=1)
+def zone_names() -> tuple[str, ...]:
+    """Zones by place (Europe/Paris), for a list to choose from."""
+    return tuple(sorted(name for name in available_timezones() if re.match(r"(?!Etc|SystemV|US/)[A-Z]\w+/", name)))
+
+
+@login_required
+@require_POST
+def dump_zone(request, public_id: str):
+    """Tell the zone of naive times: ``zone=Europe/Paris``; empty = as the file itself shows."""
+    dump = _to_change(request, public_id)
+    zone = request.POST.get("zone", "").strip()[:60]
+    try:
+        with transaction.atomic():
+            jobs.tell_zone(dump, zone)
+            audit.record(request, "change", dump, zone=zone)
+    except (ValueError, store.Refused) as e:
+        return _detail(request, dump, status=400, zone_error=_sentence(e), zone_typed=zone)
+    messages.success(request, f"Times without a zone are now read as {dump.zone or 'UTC'}.")
+    return redirect(_address("dump-detail", request, dump))
+
+
+@login_required
+@require_POST
+def dump_cancel(request, public_id: str):
+    """Stop receiving or importing; what was imported stays."""
+    dump = _to_change(request, public_id)
+    with transaction.atomic():
+        stopped = jobs.cancel(dump)
+        if stopped:
+            audit.record(request, "cancel", dump)
+    if not stopped:
+        messages.info(request, "There was nothing left to cancel.")
+    return redirect(_address("dump-detail", request, dump))
+
+
+@login_required
+@require_POST
+def dump_retry(request, public_id: str):
+    """Go on with a dump that failed or was cancelled."""
+    dump = _to_change(request, public_id)
+    with transaction.atomic():
+        again = jobs.retry(dump)
+        if again:
+            audit.record(request, "retry", dump)
+    if not again:
+        messages.info(request, "This dump neither failed nor was cancelled, so there is nothing to try again.")
+    return redirect(_address("dump-detail", request, dump))
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def dump_delete(request, public_id: str):
+    """Says what will be gone, and deletes once the name of the dump was typed."""
+    dump = _to_change(request, public_id)
+    typed, error = "", ""
+    if request.method == "POST":
+        typed = request.POST.get("name", "")
+        if typed.strip() == dump.name.strip():
+            with transaction.atomic():
+                audit.record(request, "delete", dump, sha256=dump.sha256, lines=dump.lines, events=dump.events)
+                jobs.delete(dump)
+            messages.success(request, f"{dump.name} ({size(dump.size)}) was deleted.")
+            return redirect(_address("dump-list", request))
+        error = "That is not the name of this dump. Nothing was deleted."
+    sessions, buses = _only_and_shared(dump.sessions), _only_and_shared(dump.status_buses)
+    context = {
+        "dump": dump,
+        "gone_sessions": sessions[0][:SESSIONS],
+        "more_sessions": max(0, len(sessions[0]) - SESSIONS),
+        "gone_buses": buses[0],
+        "kept": sessions[1] + buses[1],
+        "typed": typed,
+        "error": error,
+    }
+    return render(request, "dumps/dump_delete.html", context, status=400 if error else 200)
+
+
+def _only_and_shared(logs) -> tuple[list, list]:
+    """Logs that this dump alone feeds, and logs that others feed too."""
+    model = logs.model
+    counted = model.objects.filter(pk__in=logs.values("pk")).annotate(feeders=Count("dumps")).order_by("id")
+    return [log for log in counted if log.feeders == 1], [log for log in counted if log.feeders > 1]
+
+
+def _to_change(request, public_id: str) -> Dump:
+    dump = find_dump(request, public_id)
+    access.require(request.user, dump.team, "upload")
+    return dump
+
+
+def _may_change(user, dump: Dump) -> bool:
+    try:
+        access.require(user, dump.team, "upload")
+    except PermissionDenied:
+        return False
+    return True
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _with(request, **changes) -> str:
+    """This page's address with some parameters changed; None takes one out. The cursor never survives a change."""
+    query = request.GET.copy()
+    if "fragment" not in changes:
+        query.pop("cursor", None)
+        query.pop("fragment", None)
+    for name, value in changes.items():
+        query.pop(name, None)
+        if value is not None:
+            query[name] = value
+    return f"{request.path}?{query.urlencode()}" if query else request.path
+
+
+def _address(name: str, request, dump: Dump | None = None) -> str:
+    """The address of a page of this app, in the team that the person is looking at."""
+    address = reverse(name, args=[dump.public_id] if dump else [])
+    team = request.GET.get("team")
+    return f"{address}?{urlencode({'team': team})}" if team else address

@@ -1,0 +1,16 @@
+"""Security headers that neither Django nor django-csp sends."""
+
+
+class SecurityHeaders:
+    """Adds Permissions-Policy and CORP everywhere, and keeps signed-in answers out of caches."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        response = self.get_response(request)
+        response.headers.setdefault("Permissions-Policy", "camera=(), microphone=(), geolocation=(), browsing-topics=()")
+        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        if not request.path.startswith("/static/"):
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response

@@ -1,0 +1,96 @@
+"""A log counts its entries: ``append`` is the only place that numbers, stores and announces.
+
+Knows neither sessions nor statuses. An entry's primary key is ``log.pk * 2**32 + seq``: the entries of a log lie
+together, a range of keys is a range of the log, and the key is the cursor.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from django.db import connection, models, transaction
+from django.utils import timezone
+
+from auditweb import live
+
+SEQ_BITS = 32
+
+
+class Log(models.Model):
+    """Something with entries numbered 1, 2, 3 … in order of commit."""
+
+    last_seq = models.BigIntegerField(default=0)
+    # Raised whenever entries that were already shown look different (times read in another zone, rebuilt).
+    revision = models.IntegerField(default=0)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def live_key(self) -> str:
+        """The name under which the live side knows this log: ``session:12``."""
+        return live.key_of(self._meta.model_name, self.pk)
+
+
+def entry_id(log_id: int, seq: int) -> int:
+    return (log_id << SEQ_BITS) | seq
+
+
+def seq_of(entry_id: int) -> int:
+    return entry_id & ((1 << SEQ_BITS) - 1)
+
+
+def id_range(log_id: int, after: int = 0, upto: int | None = None) -> tuple[int, int]:
+    """First and last primary key of the entries with *after* < seq ≤ *upto* (the whole log by default)."""
+    last = (1 << SEQ_BITS) - 1 if upto is None else upto
+    return (log_id << SEQ_BITS) + after + 1, (log_id << SEQ_BITS) + last
+
+
+def append(log: Log, model: type[models.Model], columns: Sequence[str], rows: Sequence[tuple]) -> int:
+    """Number *rows* (tuples of *columns* without the id), store them and ring the doorbell on commit; the first seq.
+
+    Must run in a transaction: the number is given out under a lock on the log's row that is held until commit, so
+    whoever has seen entry n has seen 1 … n.
+    """
+    count = len(rows)
+    table = connection.ops.quote_name(log._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {table} SET last_seq = last_seq + %s, updated_at = %s WHERE id = %s RETURNING last_seq",
+            [count, connection.ops.adapt_datetimefield_value(timezone.now()), log.pk],
+        )
+        (last,) = cursor.fetchone()
+    first = last - count + 1
+    base = entry_id(log.pk, first)
+    insert(model, ["id", *columns], [(base + i, *row) for i, row in enumerate(rows)])
+    log.last_seq = last
+    announce(log)
+    return first
+
+
+def announce(log: Log) -> None:
+    """Ring the doorbell of *log* once the transaction has committed."""
+    key = log.live_key
+    transaction.on_commit(lambda: live.announce(key))
+
+
+def insert(model: type[models.Model], columns: Sequence[str], rows: Iterable[tuple]) -> None:
+    """Store tuples past the ORM: executemany on SQLite, COPY on PostgreSQL (5–6 × the speed of bulk_create)."""
+    quote = connection.ops.quote_name
+    table, names = quote(model._meta.db_table), ", ".join(quote(c) for c in columns)
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+        else:
+            marks = ", ".join(["%s"] * len(columns))
+            cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
+
+
+def update_many(model: type[models.Model], columns: Sequence[str], rows: Iterable[tuple]) -> None:
+    """Set *columns* of existing rows past the ORM; each row ends with its primary key."""
+    quote = connection.ops.quote_name
+    sets = ", ".join(f"{quote(c)} = %s" for c in columns)
+    with connection.cursor() as cursor:
+        cursor.executemany(f"UPDATE {quote(model._meta.db_table)} SET {sets} WHERE id = %s", rows)

@@ -1,0 +1,176 @@
+"""The embedded server: database up to date, web server, one child worker."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from auditweb.checks import is_local
+
+logger = logging.getLogger("auditweb.serve")
+
+LOOK_SECONDS = 0.25  # how often the worker is looked after
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a dead worker is started again; doubles while it keeps dying
+LIVED_LONG = 60.0  # seconds after which a death is no longer taken for one of a series
+WORKER_STOP_SECONDS = 5.0
+MIGRATE_LOCK = 0x61756469  # any number, the same in every process
+
+
+class Command(BaseCommand):
+    help = "Serves auditweb: brings the database up to date, starts the web server and one worker, stops both cleanly."
+
+    def add_arguments(self, parser):
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+        parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
+        parser.add_argument("--no-worker", action="store_true", help="web server only; run `manage.py work` beside it")
+
+    def handle(self, *, host, port, no_worker, **options):
+        if settings.DEBUG and not is_local(host):
+            raise CommandError(f"AUDITWEB_DEBUG is on: refusing to listen on {host}, where others would see tracebacks.")
+        from auditweb import server  # first of all, since it decides which reactor Twisted has
+
+        try:
+            sock = server.listen(host, port)
+        except socket.gaierror as e:
+            raise CommandError(f"cannot listen on {host}: {e.strerror}") from e
+        except OSError as e:
+            raise CommandError(f"cannot listen on {host}:{port}: {e.strerror}. Choose another port with --port.") from e
+        migrate()
+
+        from twisted.internet import reactor
+
+        from auditweb.asgi import application
+        from auditweb.teams.links import first_run
+
+        address = _address(host, sock.getsockname()[1])
+        link = first_run()
+        self.stdout.write(f"auditweb is at {settings.PUBLIC_URL or address}")
+        if link:
+            self.stdout.write(f"Sign in for the first time (works once): {settings.PUBLIC_URL or address}{link}")
+        if not is_local(host) and not settings.PUBLIC_URL:
+            self.stderr.write("Others can reach this address without encryption: set PUBLIC_URL and a proxy with TLS.")
+        self.stdout.flush()
+
+        worker = None if no_worker else Worker()
+        try:
+            with _stopped_by_signals():
+                if worker:
+                    worker.look_after()
+                    reactor.addSystemEventTrigger("before", "shutdown", worker.ask_to_stop)
+                server.Server(application, sock).run()
+        except KeyboardInterrupt:  # a signal before the server ran
+            sock.close()
+        finally:
+            if worker:
+                worker.stop()
+
+
+def migrate() -> None:
+    """Bring the database up to date; of several starts at once one works and the others wait for it."""
+    with open(settings.DATA_DIR / "migrate.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _one_machine_at_a_time():
+            executor = MigrationExecutor(connection)
+            if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+                call_command("migrate", interactive=False, verbosity=0)
+
+
+@contextlib.contextmanager
+def _one_machine_at_a_time():
+    """On PostgreSQL starts on other machines wait too; the lock file is only seen on this one."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATE_LOCK])
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATE_LOCK])
+
+
+def _address(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+@contextlib.contextmanager
+def _stopped_by_signals():
+    """Until the reactor installs its own handlers, SIGTERM ends the start as ^C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Worker:
+    """The child process that runs imports: started, started again when it dies, stopped with the server.
+
+    All of it happens in the main thread: Linux ties the child's life to the *thread* that started it.
+    """
+
+    def __init__(self):
+        self.process: subprocess.Popen | None = None
+        self.pause = FIRST_PAUSE
+        self.started_at = 0.0
+        self.start_at = 0.0
+        self.stopping = False
+        # The child reads from this pipe; the kernel closes our end whatever ends us.
+        self.watched, self.held = os.pipe()
+
+    def look_after(self) -> None:
+        """Start the worker when there is none; call again every moment."""
+        from twisted.internet import reactor
+
+        now = time.monotonic()
+        if self.process and self.process.poll() is not None:
+            if now - self.started_at > LIVED_LONG:
+                self.pause = FIRST_PAUSE
+            logger.error("the worker ended with status %s; next start in %g s", self.process.returncode, self.pause)
+            self.process, self.start_at = None, now + self.pause
+            self.pause = min(self.pause * 2, LONGEST_PAUSE)
+        if self.process is None and now >= self.start_at and not self.stopping:
+            self._start()
+        reactor.callLater(LOOK_SECONDS, self.look_after)
+
+    def _start(self):
+        path = os.pathsep.join(filter(None, [str(settings.BASE_DIR), os.environ.get("PYTHONPATH", "")]))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "django", "work", "--watch-fd", str(self.watched)],
+            env={**os.environ, "PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"]},
+            stdin=subprocess.DEVNULL,
+            pass_fds=[self.watched],
+            start_new_session=True,  # ^C in the terminal reaches only us: the order of stopping is ours
+        )
+        self.started_at = time.monotonic()
+
+    def ask_to_stop(self) -> None:
+        """Tell the worker to stop; it does so while the web server finishes its requests."""
+        if self.process and self.process.poll() is None and not self.stopping:
+            self.process.terminate()
+        self.stopping = True
+
+    def stop(self) -> None:
+        """Wait a few seconds until the worker has stopped, then end it: its checkpoint is committed with its rows."""
+        self.ask_to_stop()
+        if self.process:
+            try:
+                self.process.wait(WORKER_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        os.close(self.watched)
+        os.close(self.held)

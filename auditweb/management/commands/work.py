@@ -1,0 +1,117 @@
+"""The background worker: imports, summaries and the sweeper, in one process."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+logger = logging.getLogger("auditweb.work")
+
+STOP_SECONDS = 4  # a running import is cut after this; its checkpoint is committed, the next worker goes on there
+ORPHAN_SECONDS = 1  # the same for a worker whose parent is gone: nobody waits for it
+NICENESS = 10  # pages come first on a machine of two cores
+BEAT_SECONDS = 5
+READ_MESSAGE_SECONDS = 60  # messages that were read are removed after this; none is ever read twice
+PR_SET_PDEATHSIG = 1
+
+
+class Command(BaseCommand):
+    help = "Runs imports and summaries in the background until SIGINT or SIGTERM. Start as many as you have cores."
+
+    def add_arguments(self, parser):
+        parser.add_argument("--concurrency", type=int, default=2, help="jobs at once in this process (default 2)")
+        parser.add_argument("--no-beat", action="store_true", help="do not start the sweeper here")
+        parser.add_argument("--watch-fd", type=int, help="a pipe that ends when the parent does (used by serve)")
+
+    def handle(self, *, concurrency, no_beat, watch_fd, **options):
+        if watch_fd is not None:
+            os.nice(NICENESS)
+            _die_with_parent()
+            threading.Thread(target=_watch, args=(watch_fd,), daemon=True).start()
+        from celery import signals
+
+        from auditweb.celery import app
+
+        def stopping(**_):
+            _exit_after(STOP_SECONDS, 0)
+
+        signals.worker_shutting_down.connect(stopping, weak=False)
+        threading.Thread(target=_say_hello, daemon=True).start()
+        if not settings.REDIS_URL:
+            # Remote control would poll a second queue in the broker's directory; with one machine nobody asks.
+            app.conf.worker_enable_remote_control = False
+        if not no_beat:
+            signals.worker_ready.connect(lambda **_: _start_beat(app), weak=False)
+        app.worker_main(
+            [
+                "--quiet",
+                "worker",
+                "--pool=threads",
+                f"--concurrency={concurrency}",
+                "--loglevel=WARNING",
+                "--without-gossip",
+                "--without-mingle",
+                "--without-heartbeat",
+            ]
+        )
+
+
+def _start_beat(app):
+    """The schedule runs in a thread: ``-B`` would fork a process that outlives a killed worker."""
+    from celery.beat import EmbeddedService, Scheduler
+
+    EmbeddedService(app, thread=True, scheduler_cls=Scheduler).start()
+
+
+def _die_with_parent():
+    """Linux ends this process when its parent ends, however that happened; elsewhere the pipe alone tells."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _watch(fd):
+    try:
+        while os.read(fd, 1):
+            pass
+    except OSError:
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    _exit_after(ORPHAN_SECONDS, 1)
+
+
+def _exit_after(seconds, status):
+    def end():
+        time.sleep(seconds)
+        os._exit(status)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def _say_hello():
+    from auditweb import health
+
+    while True:
+        try:
+            health.worker_is_there()
+            if not settings.REDIS_URL:
+                _remove_read_messages(Path(settings.CELERY_BROKER_TRANSPORT_OPTIONS["processed_folder"]))
+        except Exception as e:
+            logger.warning("cannot say that the worker is there: %s", e)
+        time.sleep(BEAT_SECONDS)
+
+
+def _remove_read_messages(folder):
+    limit = time.time() - READ_MESSAGE_SECONDS
+    for path in folder.glob("*.msg"):
+        try:
+            if path.stat().st_mtime < limit:
+                path.unlink()
+        except FileNotFoundError:  # another worker was faster
+            pass

@@ -1,0 +1,218 @@
+"""daphne with guards: nothing that a stranger sends is parsed or kept whole in memory before its size is known to be fair.
+
+Stock daphne lets Twisted parse forms inside the event loop (one 300 MB POST stops every other request for 13 s) and
+queues any body whole. Here bodies stay raw, are capped while they arrive, and only so many requests run at once.
+"""
+
+import asyncio
+import io
+import ipaddress
+import json
+import logging
+import socket
+import time
+from typing import Any
+
+import daphne.server
+from daphne.http_protocol import HTTPFactory, WebRequest
+from daphne.ws_protocol import WebSocketProtocol
+from django.conf import settings
+from twisted.internet import defer, reactor
+
+logger = logging.getLogger(__name__)
+
+SLICE_PATHS = b"/api/v1/dumps/"  # the only addresses that take a slice of a dump as body
+SLICE_MARGIN = 64 * 1024  # bytes above MAX_SLICE_BYTES, so that the view can answer an oversized slice in its own words
+BODY_BYTES = 2**20  # any other body: forms and JSON
+BODIES_BYTES = 96 * 2**20  # bodies of all running requests; they lie in memory until the view has read them
+MESSAGE_BYTES = 16 * 1024  # a WebSocket message from a client: an acknowledgement has 40 bytes
+LINGER_SECONDS = 2  # how long a refused sender may go on sending, so that it reads the answer instead of a reset
+LINGER_BYTES = 64 * 2**20
+STOP_SECONDS = 6  # running requests finish within this time after SIGTERM
+CLOSE_RESTART = 1012  # WebSocket close code: the server restarts, come back after a random pause
+FORWARDED = (b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Port", b"X-Forwarded-Host")
+
+
+def body_limit(path: bytes) -> int:
+    """The largest body, in bytes, that the address *path* (raw, with query) may receive."""
+    return settings.MAX_SLICE_BYTES + SLICE_MARGIN if path.startswith(SLICE_PATHS) else BODY_BYTES
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 takes a free one. Raises OSError when the port is taken or the host unknown."""
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(256)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class GuardedRequest(WebRequest):
+    """A request whose body is counted on arrival and never parsed here."""
+
+    refused = False
+    received = 0
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{**kwargs, "parsePOSTFormSubmission": False})
+
+    def gotLength(self, length):
+        self.limit = body_limit(self.channel._path)
+        if length is not None and length > self.limit:
+            self.content = io.BytesIO()
+            self.refuse()
+        else:
+            super().gotLength(length)
+
+    def handleContentChunk(self, data):
+        self.received += len(data)
+        if self.refused:
+            if self.received > LINGER_BYTES:
+                self.channel.transport.abortConnection()
+            return
+        if self.received > self.limit:  # chunked: nobody declared a length
+            self.refuse()
+        else:
+            super().handleContentChunk(data)
+
+    def requestReceived(self, command, path, version):
+        if self.refused:
+            self.channel.loseConnection()
+        else:
+            super().requestReceived(command, path, version)
+
+    def process(self):
+        headers = self.requestHeaders
+        headers.removeHeader(b"Daphne-Root-Path")  # daphne believes it from anybody
+        if settings.PUBLIC_URL:
+            self._believe_the_proxy()
+        else:
+            for name in FORWARDED:
+                headers.removeHeader(name)
+        if headers.hasHeader(b"Upgrade"):
+            return super().process()
+        if not self.server.admit(self, self.received):
+            self.path = self.path or b"/"
+            return self._answer_busy()
+        return super().process()
+
+    def _believe_the_proxy(self):
+        """Only the last address was written by our proxy; the ones before it are whatever the client claimed."""
+        values = self.requestHeaders.getRawHeaders(b"X-Forwarded-For") or []
+        address = b",".join(values).rpartition(b",")[2].strip().decode("ascii", "replace")
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            self.requestHeaders.removeHeader(b"X-Forwarded-For")
+        else:
+            self.requestHeaders.setRawHeaders(b"X-Forwarded-For", [address.encode()])
+
+    def _answer_busy(self):
+        body = _error("busy", "The server is busy. Try again in a moment.", {})
+        headers = [(b"Content-Type", b"application/json"), (b"Retry-After", b"1")]
+        self.handle_reply({"type": "http.response.start", "status": 503, "headers": headers})
+        self.handle_reply({"type": "http.response.body", "body": body})
+
+    def refuse(self):
+        """413 at once; what still arrives is thrown away for a moment, then the connection is cut."""
+        self.refused = True
+        self.requestHeaders.removeHeader(b"Expect")  # or Twisted would still invite the body
+        body = _error(
+            "too_large",
+            f"The body is larger than {self.limit} bytes. Send a dump in slices.",
+            {"max_bytes": self.limit},
+        )
+        self.content.seek(0)
+        self.content.truncate()
+        transport = self.channel.transport
+        transport.write(
+            b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        transport.loseWriteConnection()
+        reactor.callLater(LINGER_SECONDS, transport.abortConnection)
+
+
+def _error(code: str, message: str, detail: dict) -> bytes:
+    return json.dumps({"error": {"code": code, "message": message, "detail": detail}}).encode()
+
+
+class GuardedFactory(HTTPFactory):
+    """Builds connections whose requests are guarded."""
+
+    def buildProtocol(self, addr):
+        protocol = super().buildProtocol(addr)
+        protocol.requestFactory = GuardedRequest
+        return protocol
+
+
+class Server(daphne.server.Server):
+    """Serves *application* on the listening socket *sock* until SIGINT or SIGTERM; requests under way are finished."""
+
+    def __init__(self, application, sock: socket.socket):
+        proxied = bool(settings.PUBLIC_URL)
+        super().__init__(
+            application,
+            endpoints=["adopted"],  # the socket is bound by the caller; daphne only insists on having an endpoint
+            ping_interval=10,
+            ping_timeout=15,
+            websocket_handshake_timeout=5,
+            websocket_connect_timeout=10,
+            websocket_max_message_size=MESSAGE_BYTES,
+            websocket_max_frame_size=MESSAGE_BYTES,
+            request_buffer_size=64 * 1024,
+            proxy_forwarded_address_header="X-Forwarded-For" if proxied else None,
+            proxy_forwarded_proto_header="X-Forwarded-Proto" if proxied else None,
+            server_name="auditweb",
+        )
+        self.endpoints = []
+        self.sock = sock
+        self.port: Any = None
+        self.stopping = False
+        self.running: dict[GuardedRequest, int] = {}  # request → bytes of its body
+
+    def run(self):
+        daphne.server.HTTPFactory = GuardedFactory  # its run() takes the factory from its own module
+        reactor.callWhenRunning(self._adopt)
+        super().run()
+
+    def _adopt(self):
+        self.port = reactor.adoptStreamPort(self.sock.fileno(), self.sock.family, self.http_factory)
+        self.sock.close()  # Twisted holds a duplicate
+
+    def admit(self, request: GuardedRequest, size: int) -> bool:
+        """True when *request* with a body of *size* bytes may run now; the place is free again when it ends."""
+        if len(self.running) >= settings.MAX_REQUESTS or sum(self.running.values()) + size > BODIES_BYTES:
+            return False
+        self.running[request] = size
+        request.notifyFinish().addBoth(lambda _: self.running.pop(request, None))
+        return True
+
+    def kill_all_applications(self):
+        """Runs before the reactor stops: no new connections, sockets are told to come back, requests may finish."""
+        self.stopping = True
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._finish()))
+
+    async def _finish(self):
+        if self.port is not None:
+            await defer.maybeDeferred(self.port.stopListening).asFuture(asyncio.get_running_loop())
+        for protocol in list(self.connections):
+            if isinstance(protocol, WebSocketProtocol) and protocol.state == protocol.STATE_OPEN:
+                protocol.sendCloseFrame(code=CLOSE_RESTART, reasonUtf8=b"restart")
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._applications() and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        left = self._applications()
+        for application in left:
+            application.cancel()
+        await asyncio.wait([asyncio.ensure_future(asyncio.sleep(0.05)), *left], timeout=1)  # answers leave the buffers
+
+    def _applications(self):
+        found = (details.get("application_instance") for details in self.connections.values())
+        return [application for application in found if application is not None and not application.done()]

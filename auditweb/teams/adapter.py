@@ -1,0 +1,19 @@
+"""What allauth asks of us: accounts are given out, never taken."""
+
+from allauth.account.adapter import DefaultAccountAdapter
+from django.shortcuts import resolve_url
+
+from auditweb.teams import audit
+
+
+class Adapter(DefaultAccountAdapter):
+    """Sign-up is closed; signing in leads to the sessions; addresses are those of the audit log."""
+
+    def is_open_for_signup(self, request):
+        return False
+
+    def get_logout_redirect_url(self, request):
+        return resolve_url("account_login")
+
+    def get_client_ip(self, request):
+        return audit.address(request) or "0.0.0.0"  # a key for rate limits: callers without an address share one

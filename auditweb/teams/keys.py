@@ -1,0 +1,111 @@
+"""API keys: made once, stored hashed, checked on every request."""
+
+import re
+import secrets
+from datetime import timedelta
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.utils import timezone
+from knox.auth import TokenAuthentication
+from knox.crypto import hash_token
+from knox.settings import CONSTANTS
+from rest_framework.authentication import get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+
+from auditweb.teams import audit
+from auditweb.teams.models import ApiKey, Membership, Role, Team
+
+SCOPES = {"ingest": "send dumps and live lines", "read": "read what the team sees", "review": "comment and judge"}
+SHAPE = re.compile(r"awk_[0-9a-f]{64}\Z")
+SEEN_EVERY = timedelta(minutes=1)
+
+
+def create(team: Team, name: str, scopes, by=None, days: int | None = None) -> tuple[ApiKey, str]:
+    """A new key of *team* with the given *scopes* and its text, which is not stored and cannot be shown again.
+
+    *by*: as in ``audit.record``. *days*: until it expires; None for never. Raises ValueError with a sentence.
+    """
+    scopes = [scope for scope in SCOPES if scope in set(scopes)] if set(scopes) <= set(SCOPES) else []
+    if not scopes:
+        raise ValueError(f"A key needs scopes: one or more of {', '.join(SCOPES)}.")
+    if days is not None and not 1 <= days <= 3650:
+        raise ValueError("A key lasts between 1 and 3650 days.")
+    name = audit.storable(name).strip()[:120]
+    if not name:
+        raise ValueError("A key needs a name.")
+    with transaction.atomic():
+        service = get_user_model().objects.create_user(f"key-{secrets.token_hex(8)}", is_service=True)
+        role = Role.VIEWER if scopes == ["read"] else Role.REVIEWER
+        Membership.objects.create(team=team, user=service, role=role)
+        person = by if by is None or not hasattr(by, "META") else by.user
+        key, text = ApiKey.objects.create(
+            service,
+            expiry=timedelta(days=days) if days else None,
+            team=team,
+            name=name,
+            scopes=" ".join(scopes),
+            created_by=person,
+        )
+        audit.record(by, "create_key", key, scopes=scopes, days=days)
+    return key, text
+
+
+def revoke(key: ApiKey, by=None) -> None:
+    """End *key* at once. Its service user stays, disabled, so that what it did keeps a name."""
+    with transaction.atomic():
+        audit.record(by, "revoke_key", key)
+        Membership.objects.filter(user=key.user).delete()
+        get_user_model().objects.filter(pk=key.user_id).update(is_active=False)
+        key.delete()
+
+
+def find(text: str) -> ApiKey | None:
+    """The key that *text* is: stored, unexpired, of an active user; else None. Notes that it was used."""
+    if not SHAPE.match(text):
+        return None
+    # The digest of 256 random bits is looked up as a whole: there is nothing to guess prefix by prefix.
+    key = ApiKey.objects.select_related("user", "team").filter(digest=hash_token(text)).first()
+    if key is None or key.expired or not key.user.is_active:
+        return None
+    now = timezone.now()
+    if key.last_used_at is None or now - key.last_used_at > SEEN_EVERY:
+        ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
+        key.last_used_at = now
+    return key
+
+
+def token_key(text: str) -> str:
+    """The start of a key that may be shown in lists."""
+    return text[: CONSTANTS.TOKEN_KEY_LENGTH]
+
+
+class ApiKeyAuthentication(TokenAuthentication):
+    """``Authorization: Bearer awk_…`` → (service user, ApiKey). Anything wrong with a key is the same 401."""
+
+    def authenticate(self, request):
+        words = get_authorization_header(request).split()
+        if not words or words[0].lower() != b"bearer":
+            return None
+        return self.authenticate_credentials(words[1] if len(words) == 2 else b"")
+
+    def authenticate_credentials(self, token: bytes):
+        key = find(token.decode("latin-1"))
+        if key is None:
+            raise AuthenticationFailed("This key is unknown, expired or revoked.")
+        return key.user, key
+
+
+def schema_extension():
+    """Tell drf-spectacular how the header looks; called once all apps are loaded."""
+    from drf_spectacular.extensions import OpenApiAuthenticationExtension
+
+    class ApiKeyScheme(OpenApiAuthenticationExtension):
+        target_class = ApiKeyAuthentication
+        name = "apiKey"
+        priority = 1  # before the library's own extension for knox, which also matches subclasses
+
+        def get_security_definition(self, auto_schema):
+            return {"type": "http", "scheme": "bearer", "description": "A key of a team: awk_…"}
+
+    return ApiKeyScheme

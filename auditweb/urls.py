@@ -1,0 +1,21 @@
+"""Which path goes to which app. No logic."""
+
+from django.urls import include, path
+
+from auditweb import health
+
+urlpatterns = [
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("accounts/", include("allauth.account.urls")),
+    path("api/v1/", include("auditweb.api_urls")),
+    path("", include("auditweb.teams.urls")),
+    path("dumps/", include("auditweb.dumps.urls")),
+    path("status/", include("status_app.urls")),
+    path("", include("sessions_app.urls")),
+]
+
+handler400 = "auditweb.errors.bad_request"
+handler403 = "auditweb.errors.forbidden"
+handler404 = "auditweb.errors.not_found"
+handler500 = "auditweb.errors.server_error"

@@ -1,0 +1,131 @@
+"""The whole session as columns: what the overview draws and the scroller measures.
+
+Keeps for itself how the columns are read, coded and remembered.
+"""
+
+import gzip
+from collections.abc import Iterable
+from itertools import pairwise
+
+import msgspec
+from django.core.cache import cache
+from django.db import connection
+
+from auditweb.formats.record import LANES
+from auditweb.log import SEQ_BITS, id_range
+from sessions_app.models import Event, Session, ToolCall
+from sessions_app.timeline import iso
+
+# Outlines are remembered in a fixed number of places of a bounded size, whatever the cache behind: at most 32 MB.
+PLACES = 32
+PLACE_BYTES = 2**20
+SECONDS = 3600
+SMALL = 500  # events; up to here building is as fast as remembering
+
+_SEQ = (1 << SEQ_BITS) - 1
+
+
+def tag(session: Session) -> str:
+    """What an outline of *session* is as of: changes whenever the outline does."""
+    return f"{session.public_id}.{session.revision}.{session.last_seq}"
+
+
+def outline(session: Session) -> bytes:
+    """The outline of *session* as JSON; see `build` for its shape."""
+    return gzip.decompress(outline_gzip(session))
+
+
+def outline_gzip(session: Session) -> bytes:
+    """The same, gzip-compressed; remembered until the session changes."""
+    if session.last_seq <= SMALL:
+        return _pack(build(session))
+    place = f"outline:{session.pk % PLACES}"
+    known = cache.get(place)
+    if known and known[0] == tag(session):
+        return known[1]
+    packed = _pack(build(session))
+    if len(packed) <= PLACE_BYTES:
+        cache.set(place, (tag(session), packed), SECONDS)
+    return packed
+
+
+def _pack(data: bytes) -> bytes:
+    return gzip.compress(data, compresslevel=1, mtime=0)
+
+
+def build(session: Session) -> bytes:
+    """``{revision, last_seq, start, end, lanes, agents, states, columns}`` as JSON, rows in display order.
+
+    ``columns``: ``seq`` and ``at_ms`` as differences to the value before (null: unknown, and no value before), ``lane``,
+    ``agent``, ``state`` as indexes into the lists (null: none), ``duration_ms`` in whole milliseconds (null: unknown).
+    ``at_ms`` counts from ``start`` to when a thing began: the stamp of a call that was recorded at its end is moved
+    back by its duration. ``start`` and ``end`` (ISO UTC or null) enclose all bars.
+    """
+    first, last = id_range(session.pk, upto=session.last_seq)
+    table = connection.ops.quote_name(Event._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT sort_us, dump_id, line, id, at_us, lane, agent, status, duration_ms FROM {table} "
+            "WHERE id BETWEEN %s AND %s ORDER BY id",
+            [first, last],
+        )
+        rows = cursor.fetchall()
+    rows.sort()  # nearly sorted already, and ids differ: faster than any database sorts wide rows
+    _, _, _, ids, ends, lanes, agents, states, durations = zip(*rows, strict=True) if rows else ((),) * 9
+    # A call that was stamped at its beginning stays there.
+    early = set(
+        ToolCall.objects.filter(id__range=(first, last)).exclude(stamp="end").values_list("id", flat=True)
+    )
+    starts = [
+        at - round(ms * 1000) if lane == "tool" and ms and at is not None and pk not in early else at
+        for pk, at, lane, ms in zip(ids, ends, lanes, durations, strict=True)
+    ]
+    known = [at for at in starts if at is not None]
+    start = min(known, default=None)
+    end = max(
+        (at + round((ms or 0) * 1000) for at, ms in zip(starts, durations, strict=True) if at is not None), default=None
+    )
+    lane_list = [lane for lane in LANES if lane in set(lanes)]
+    lane_list += sorted(set(lanes) - set(LANES))
+    agent_list = sorted(set(agents) - {""})
+    state_list = sorted(set(states) - {""})
+    return msgspec.json.encode(
+        {
+            "revision": session.revision,
+            "last_seq": session.last_seq,
+            "start": iso(start),
+            "end": iso(end),
+            "lanes": lane_list,
+            "agents": agent_list,
+            "states": state_list,
+            "columns": {
+                "seq": _differences([pk & _SEQ for pk in ids]),
+                "at_ms": _differences_of_known([None if at is None else (at - (start or 0)) // 1000 for at in starts]),
+                "lane": _indexes(lanes, lane_list),
+                "agent": _indexes(agents, agent_list),
+                "state": _indexes(states, state_list),
+                "duration_ms": [None if ms is None else round(ms) for ms in durations],
+            },
+        }
+    )
+
+
+def _differences(numbers: list[int]) -> list[int]:
+    return [*numbers[:1], *(b - a for a, b in pairwise(numbers))]
+
+
+def _differences_of_known(numbers: list[int | None]) -> list[int | None]:
+    coded: list[int | None] = []
+    before = 0
+    for number in numbers:
+        if number is None:
+            coded.append(None)
+        else:
+            coded.append(number - before)
+            before = number
+    return coded
+
+
+def _indexes(words: Iterable[str], of: list[str]) -> list[int | None]:
+    places: dict[str, int] = {word: i for i, word in enumerate(of)}
+    return [places.get(word) for word in words]

@@ -1,0 +1,105 @@
+"""What a session comes to: its counters, and the text that its producer would print.
+
+The text is made from the raw lines, because the producer's own wording shows what columns cannot hold (NaN, NUL,
+lone surrogates), and is kept compressed as of a (revision, seq).
+"""
+
+import zlib
+from collections.abc import Iterator
+
+from django.db import transaction
+
+from auditweb.dumps import raw
+from auditweb.formats import roomkit_text
+from auditweb.formats.clock import zone_of
+from sessions_app.models import Session, Summary
+
+FORMAT_OF = {"session": "roomkit_session", "tool": "roomkit_tool", "status": "roomkit_status"}
+
+
+def counters(session: Session) -> dict:
+    """The numbers of a session; times in seconds and milliseconds, ``duration_s`` null when no time is readable."""
+    return {
+        "events": session.event_count,
+        "user_turns": session.user_turns,
+        "assistant_turns": session.assistant_turns,
+        "tool_calls": session.tool_calls,
+        "tool_failures": session.tool_failures,
+        "tool_ms": round(session.tool_ms, 3),
+        "tools": dict(sorted(session.tools.items())),
+        "tool_statuses": dict(sorted(session.tool_statuses.items())),
+        "agents": dict(sorted(session.agents.items())),
+        "kinds": dict(sorted(session.kinds.items())),
+        "vision": session.vision_count,
+        "interruptions": session.interruptions,
+        "errors": session.errors,
+        "status_entries": session.status_count,
+        "duration_s": session.duration_s,
+    }
+
+
+def available(session: Session) -> list[str]:
+    """Which texts the lines of *session* give: of session, tool, status."""
+    return list(session.summaries.order_by("pk").values_list("of", flat=True))
+
+
+def text(
+    session: Session, of: str = "session", style: str = "upstream", zone: str | None = None, clock: str | None = None
+) -> Iterator[bytes]:
+    """The text in pieces of UTF-8, as RoomKit prints it of the same lines.
+
+    *of*: session, tool or status. *style*: "upstream", or "docs" as its documentation shows it. *zone*: the reader's
+    local zone (default UTC). *clock*: "naive" (RoomKit before 0.108 prints stamps as written) or "local" (since); by
+    the stamps in the file when not given. Raises ValueError for a word or zone that does not exist.
+    """
+    if of not in FORMAT_OF:
+        raise ValueError(f"there is a summary of {', '.join(FORMAT_OF)}; not of {of[:40]!r}")
+    if clock not in (None, "naive", "local"):
+        raise ValueError("clock is naive or local")
+    if style not in ("upstream", "docs"):
+        raise ValueError("style is upstream or docs")
+    local = zone_of(zone or "UTC")
+    stored = None
+    if style == "upstream" and clock is None and zone in (None, "", "UTC"):
+        stored = session.summaries.filter(of=of, seq=session.last_seq, revision=session.revision).first()
+    if stored:
+        return iter([zlib.decompress(stored.text)])
+    return roomkit_text.byte_pieces(_pieces(session, of, style, local, clock or "auto"))
+
+
+def _pieces(session: Session, of: str, style: str, local, clock: str) -> Iterator[str]:
+    dump = session.dumps.order_by("pk").first()
+    name = dump.name if dump else session.title
+    objects = lambda: _raw_objects(session, FORMAT_OF[of])  # noqa: E731 - a fresh pass for each reader
+    if of == "session":
+        return roomkit_text.session_text(name, objects, local, clock=clock, style=style)
+    if of == "tool":
+        return roomkit_text.tool_text(name, objects)
+    return roomkit_text.status_text(objects, style=style)
+
+
+def _raw_objects(session: Session, format_name: str) -> Iterator[dict]:
+    """What the lines of *session* say in their producer's words, dump by dump in file order."""
+    for dump in session.dumps.order_by("pk"):
+        lines = session.events.filter(dump=dump).order_by("line", "id").values_list("line", flat=True)
+        yield from raw.objects(dump, lines.iterator(5000), format_name)
+
+
+def make(session: Session) -> None:
+    """Write and keep the texts of *session* as of now."""
+    seen = set()
+    for dump in session.dumps.all():
+        seen |= {of for of, name in FORMAT_OF.items() if dump.records.get(name)}
+    for of in FORMAT_OF:
+        if of not in seen:
+            continue
+        packer = zlib.compressobj(6)
+        packed = [packer.compress(p) for p in roomkit_text.byte_pieces(_pieces(session, of, "upstream", None, "auto"))]
+        packed.append(packer.flush())
+        with transaction.atomic():
+            Summary.objects.update_or_create(
+                session=session,
+                of=of,
+                defaults={"seq": session.last_seq, "revision": session.revision, "text": b"".join(packed)},
+            )
+    session.summaries.exclude(of__in=seen).delete()

@@ -1,0 +1,59 @@
+/**
+ * What is shown of a session: the filter chips, and their place in the address.
+ *
+ * Lane, agent and failure are answered by the outline at once; tool and words need the server, which answers with seqs.
+ */
+
+const LISTS = ["lane", "agent", "tool"];
+
+/** The filter in an address: {lane: Set, agent: Set, tool: Set, status: "" | "failed", q: string}. */
+export function fromAddress(search) {
+  const params = new URLSearchParams(search);
+  const filter = { status: params.get("status") === "failed" ? "failed" : "", q: params.get("q") ?? "" };
+  for (const name of LISTS) filter[name] = new Set(params.getAll(name).filter(Boolean));
+  return filter;
+}
+
+/** `search` with the filter and the selected event put into it; other parameters (team) stay. "" or "?…". */
+export function toAddress(search, filter, at) {
+  const params = new URLSearchParams(search);
+  for (const name of [...LISTS, "status", "q", "at", "cursor"]) params.delete(name);
+  for (const name of LISTS) for (const value of [...filter[name]].sort()) params.append(name, value);
+  if (filter.status) params.set("status", filter.status);
+  if (filter.q) params.set("q", filter.q);
+  if (at) params.set("at", String(at));
+  const text = params.toString();
+  return text ? `?${text}` : "";
+}
+
+export function isEmpty(filter) {
+  return !filter.status && LISTS.every((name) => !filter[name].size);
+}
+
+/**
+ * Which rows pass: Uint8Array over indexes, or null when all do.
+ *
+ * `ofTools`: the set of seqs that the server named for the chosen tools; null while none are chosen.
+ */
+export function mask(outline, filter, ofTools = null) {
+  if (isEmpty(filter)) return null;
+  const passing = new Uint8Array(outline.length);
+  const lanes = outline.lanes.map((lane) => !filter.lane.size || filter.lane.has(lane));
+  const agents = outline.agents.map((agent) => filter.agent.has(agent));
+  for (let i = 0; i < outline.length; i++) {
+    if (!lanes[outline.lane[i]]) continue;
+    if (filter.agent.size && !agents[outline.agent[i]]) continue;
+    if (filter.status && !outline.failed(i)) continue;
+    if (filter.tool.size && !ofTools?.has(outline.seq[i])) continue;
+    passing[i] = 1;
+  }
+  return passing;
+}
+
+/** The indexes that pass, ascending; `null` (all) stays null. */
+export function positions(passing) {
+  if (!passing) return null;
+  const found = [];
+  for (let i = 0; i < passing.length; i++) if (passing[i]) found.push(i);
+  return Uint32Array.from(found);
+}

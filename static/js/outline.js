@@ -1,0 +1,193 @@
+/**
+ * The outline of a whole session as columns: what the overview draws and the scroller measures.
+ *
+ * Rows stand in display order; `index` is a position in that order, `seq` the number of the event. Unknown times are
+ * NaN. The columns are typed arrays with spare room at the end, so that a live session grows without copying.
+ */
+import { isFailure } from "./row.js";
+
+const UNKNOWN = 0xffff;  // "no agent", "no state" in the index columns
+
+export class Outline {
+  /** `json`: the answer of /api/v1/sessions/<id>/outline. */
+  constructor(json) {
+    const columns = json.columns;
+    this.lanes = [...json.lanes];
+    this.agents = [...json.agents];
+    this.states = [...json.states];
+    this.revision = json.revision;
+    this.lastSeq = json.last_seq;
+    this.start = json.start ? Date.parse(json.start) : NaN;
+    this.length = columns.seq.length;
+    this.#reserve(Math.max(64, this.length + (this.length >> 2)));
+    undelta(columns.seq, this.seq);
+    undelta(columns.at_ms, this.at);
+    for (const name of ["lane", "agent", "state"]) {
+      const to = this[name];
+      columns[name].forEach((value, i) => { to[i] = value ?? UNKNOWN; });
+    }
+    columns.duration_ms.forEach((value, i) => { this.duration[i] = value ?? NaN; });
+    this.span = 0;  // milliseconds from `start` to the latest known end
+    this.earliest = 0;  // below zero when a row arrived live that is older than the start
+    this.#places();
+    this.#gaps(0);
+    this.#reach(0);
+  }
+
+  #reserve(size) {
+    const grown = (old, Type) => {
+      const made = new Type(size);
+      if (old) made.set(old.subarray(0, this.length));
+      return made;
+    };
+    this.seq = grown(this.seq, Uint32Array);
+    this.at = grown(this.at, Float64Array);  // milliseconds since `start`
+    this.duration = grown(this.duration, Float32Array);
+    this.lane = grown(this.lane, Uint16Array);
+    this.agent = grown(this.agent, Uint16Array);
+    this.state = grown(this.state, Uint16Array);
+    this.gap = grown(this.gap, Float32Array);  // milliseconds a reply took; NaN elsewhere
+  }
+
+  #places() {
+    this.place = new Map();
+    for (let i = 0; i < this.length; i++) this.place.set(this.seq[i], i);
+  }
+
+  /** The position of an event in display order, or -1. */
+  indexOf(seq) {
+    return this.place.get(seq) ?? -1;
+  }
+
+  laneName(index) {
+    return this.lanes[this.lane[index]] ?? "other";
+  }
+
+  agentName(index) {
+    return this.agents[this.agent[index]] ?? "";
+  }
+
+  stateName(index) {
+    return this.states[this.state[index]] ?? "";
+  }
+
+  failed(index) {
+    return isFailure(this.laneName(index), this.stateName(index));
+  }
+
+  #reach(from) {
+    for (let i = from; i < this.length; i++) {
+      const until = this.at[i] + (this.duration[i] || 0);
+      if (until > this.span) this.span = until;
+      if (this.at[i] < this.earliest) this.earliest = this.at[i];
+    }
+  }
+
+  /** {lane: {count, failed, duration_ms}} for the table that says in words what the canvas draws. */
+  counts() {
+    const table = {};
+    for (let i = 0; i < this.length; i++) {
+      const line = (table[this.laneName(i)] ??= { count: 0, failed: 0, duration_ms: 0 });
+      line.count++;
+      if (this.failed(i)) line.failed++;
+      line.duration_ms += this.duration[i] || 0;
+    }
+    return table;
+  }
+
+  /**
+   * Take in rows that arrived live; returns true when all of them stand at the end.
+   *
+   * A row of another dump may belong further up: it is put where its time says, before rows that are later, and the
+   * caller draws everything anew. Rows that are here already are passed over.
+   */
+  add(rows) {
+    const fresh = rows.filter((row) => !this.place.has(row.seq));
+    if (!fresh.length) return true;
+    if (this.length + fresh.length > this.seq.length) {
+      this.#reserve(Math.max(2 * this.seq.length, this.length + fresh.length));
+    }
+    let lowest = this.length;
+    const first = this.length;
+    for (const row of fresh) {
+      const end = row.at ? Date.parse(row.at) : NaN;
+      if (Number.isNaN(this.start) && !Number.isNaN(end)) this.start = end - (startsEarlier(row) || 0);
+      const at = end - this.start - startsEarlier(row);
+      const duration = row.duration_ms ?? NaN;
+      let index = this.length;
+      while (index > 0 && this.#ends(index - 1) > end - this.start) index--;
+      if (index < this.length) this.#open(index);
+      this.seq[index] = row.seq;
+      this.at[index] = at;
+      this.duration[index] = duration;
+      this.lane[index] = indexIn(this.lanes, row.lane);
+      this.agent[index] = indexIn(this.agents, row.agent);
+      this.state[index] = indexIn(this.states, row.status);
+      this.length++;
+      lowest = Math.min(lowest, index);
+      if (index === this.length - 1) this.place.set(row.seq, index);
+      else this.#places();
+      this.lastSeq = Math.max(this.lastSeq, row.seq);
+    }
+    this.#gaps(lowest);
+    this.#reach(lowest);
+    return lowest === first;
+  }
+
+  // Display order is the order of the stamps, and a tool is stamped when it ends.
+  #ends(index) {
+    return this.at[index] + (this.laneName(index) === "tool" ? this.duration[index] || 0 : 0);
+  }
+
+  #open(index) {
+    for (const column of [this.seq, this.at, this.duration, this.lane, this.agent, this.state, this.gap]) {
+      column.copyWithin(index + 1, index, this.length);
+    }
+  }
+
+  /** How long each first reply took after the user's last words, from row `from` on. */
+  #gaps(from) {
+    let spoken = NaN;
+    for (let i = from - 1; i >= 0; i--) {
+      const lane = this.laneName(i);
+      if (lane === "assistant") break;
+      if (lane === "user") { spoken = this.at[i]; break; }
+    }
+    for (let i = from; i < this.length; i++) {
+      const lane = this.laneName(i);
+      this.gap[i] = NaN;
+      if (lane === "user") spoken = this.at[i];
+      else if (lane === "assistant") {
+        this.gap[i] = this.at[i] - spoken;
+        spoken = NaN;
+      }
+    }
+  }
+
+  /**
+   * The nearest index after (step 1) or before (step -1) `index` for which `wanted(index)` holds, or -1.
+   * Start from -1 to find the first, from `length` to find the last.
+   */
+  next(index, step, wanted) {
+    for (let i = index + step; i >= 0 && i < this.length; i += step) if (wanted(i)) return i;
+    return -1;
+  }
+}
+
+function undelta(from, to) {
+  let value = 0;
+  from.forEach((delta, i) => {
+    if (delta === null) to[i] = NaN;
+    else to[i] = value += delta;
+  });
+}
+
+function indexIn(list, word) {
+  if (!word) return UNKNOWN;
+  const at = list.indexOf(word);
+  return at < 0 ? list.push(word) - 1 : at;
+}
+
+function startsEarlier(row) {
+  return row.lane === "tool" ? row.duration_ms || 0 : 0;
+}

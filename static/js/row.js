@@ -1,0 +1,192 @@
+/**
+ * One timeline row: what it says (`view`) and how it looks (`createRow`, `fillRow`).
+ *
+ * The only module that draws a row from JSON: for the first screen, for a jump and for the live socket.
+ * templates/sessions/_row.html draws the same for the page without scripts; tests hold the two against each other,
+ * so a change here is a change there and in sessions_app/templatetags/timeline.py.
+ */
+
+export const LABELS = {
+  user: "USER", assistant: "ASSISTANT", tool: "TOOL", vision: "VISION", status: "STATUS", decision: "DECISION",
+  memory: "MEMORY", run: "RUN", lifecycle: "SESSION", error: "✗ ERROR",
+};
+
+const LANES = new Set([...Object.keys(LABELS), "interruption", "other"]);
+const OK = new Set(["ok", "success", "completed", "done", "allow", "allowed", "granted", "pass"]);
+const FAILED = new Set([
+  "failed", "failure", "error", "cancelled", "canceled", "timeout", "denied", "deny", "refused", "blocked", "rejected",
+]);
+const PENDING = new Set(["pending", "running", "started", "waiting"]);
+const ICONS = { ok: "+", failed: "x", pending: "?", info: "~", completed: "*" };  // RoomKit's own, in its summaries
+
+const ROW_CHARACTERS = 400;  // a row is one clipped line; more text only costs layout
+const GAP_MS = 1000;  // a reply faster than a second is a conversation, not a wait
+
+/** "ok", "failed", "pending" or "other": the four ways a recorded status is drawn. */
+export function stateOf(status) {
+  const word = String(status ?? "").toLowerCase();
+  if (OK.has(word)) return "ok";
+  if (FAILED.has(word)) return "failed";
+  return PENDING.has(word) ? "pending" : "other";
+}
+
+/** True for what `e` jumps to: a row of the error lane, or one whose recorded status says that it failed. */
+export function isFailure(lane, status) {
+  return lane === "error" || stateOf(status) === "failed";
+}
+
+/** Text with its invisible characters made visible: control pictures, and the code of a direction override. */
+export function visible(text) {
+  return text
+    .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
+    .replace(/\u007f/g, "\u2421")
+    .replace(/[\u0080-\u009f]/g, "\ufffd")
+    .replace(/[\u202a-\u202e\u2066-\u2069]/g, (c) => `⟨U+${c.charCodeAt(0).toString(16).toUpperCase()}⟩`);
+}
+
+/** `ms` as a row prints it: whole milliseconds, "<1 ms" below one; "" when unknown. */
+export function milliseconds(ms) {
+  if (ms === null || ms === undefined) return "";
+  if (ms > 0 && ms < 1) return "<1 ms";
+  return `${Math.floor(ms + 0.5)} ms`;
+}
+
+/** A reply gap as "+2.0 s" or "+3 min 05 s"; "" below one second or when unknown. */
+export function gapText(ms) {
+  if (ms === null || ms === undefined || ms < GAP_MS) return "";
+  const tenths = Math.floor(ms / 100 + 0.5);
+  if (tenths < 600) return `+${Math.floor(tenths / 10)}.${tenths % 10} s`;
+  const seconds = Math.floor(tenths / 10);
+  return `+${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
+}
+
+/** How warm a gap is drawn: 0 (none), 1, 2 (from 3 s) or 3 (from 8 s). */
+export function gapWarmth(ms) {
+  if (ms === null || ms === undefined || ms < GAP_MS) return 0;
+  if (ms >= 8000) return 3;
+  return ms >= 3000 ? 2 : 1;
+}
+
+/** The exact instant for a tooltip: "2026-03-20 11:56:02.118204 UTC". */
+export function exactTime(at) {
+  return at ? at.replace("T", " ").replace(/(Z|\+00:00)$/, "") + " UTC" : "No readable time";
+}
+
+/** The clock of an ISO instant in UTC, "11:56:02"; "–" for null. */
+export function utcClock(at) {
+  return at ? at.slice(11, 19) : "–";
+}
+
+function short(text) {
+  const points = [...text.slice(0, 2 * ROW_CHARACTERS + 1)];
+  return points.length > ROW_CHARACTERS ? points.slice(0, ROW_CHARACTERS).join("") + "…" : text;
+}
+
+/**
+ * What a row says, as plain values.
+ *
+ * `row`: a timeline row as the API gives it. `gap`: milliseconds from the user's words to this reply, or null.
+ * `clock`: ISO instant → the time of day to show. Returns {seq, classes, time, exact, gap, warmth, label, name, state,
+ * stateWord, duration, text, agent, cut, flags}; what does not apply is "".
+ */
+export function view(row, { gap = null, clock = utcClock } = {}) {
+  const lane = LANES.has(row.lane) ? row.lane : "other";
+  const state = row.status ? stateOf(row.status) : "";
+  const failed = isFailure(lane, row.status);
+  const status = row.status ? visible(String(row.status)) : "";
+  const named = lane === "tool" || (lane !== "status" && row.tool) ? visible(row.tool || "(no name)") : "";
+  const warmth = lane === "assistant" ? gapWarmth(gap) : 0;
+  const flags = row.flags ?? [];
+  return {
+    seq: row.seq,
+    classes: `row lane-${lane}${failed ? " failed" : ""}`,
+    at: row.at ?? "",
+    time: row.at ? clock(row.at) : "–",
+    exact: exactTime(row.at),
+    guessed: row.at && row.ts_quality === "assumed",
+    gap: warmth ? gapText(gap) : "",
+    warmth,
+    label: label(lane, row.kind),
+    name: named,
+    state,
+    stateWord: lane === "status" ? `${ICONS[row.status] ?? "·"} ${status}` : status.toUpperCase(),
+    duration: row.duration_ms ? milliseconds(row.duration_ms) : "",
+    text: short(visible(row.text ?? "")),
+    agent: visible(row.agent ?? ""),
+    cut: row.cut ? `cut at ${row.cut}` : "",
+    flags: flags.filter((flag) => flag !== "more").length,
+  };
+}
+
+function label(lane, kind) {
+  if (lane === "interruption") return !kind || kind === "barge_in" ? "⌁ BARGE-IN" : `⌁ ${visible(kind)}`;
+  return LABELS[lane] ?? visible(kind || "other");
+}
+
+const element = (document, name, className) => {
+  const made = document.createElement(name);
+  made.className = className;
+  return made;
+};
+
+/** An empty row: made once per visible line and filled again and again while the list scrolls. */
+export function createRow(document) {
+  const row = element(document, "article", "row");
+  const time = element(document, "a", "row-time");
+  time.append(document.createElement("time"));
+  row.append(time, ...["row-gap", "row-label", "row-text", "row-agent", "row-badges"].map(
+    (name) => element(document, "span", name)));
+  return row;
+}
+
+/** Draw `row` into an element made by createRow; `options` as for view, plus `href(seq)` for the permalink. */
+export function fillRow(target, row, options = {}) {
+  const said = view(row, options);
+  const document = target.ownerDocument;
+  const [link, gap, label, text, agent, badges] = target.children;
+  target.className = said.classes;
+  target.id = `e${said.seq}`;
+  target.dataset.seq = String(said.seq);
+  link.setAttribute("href", options.href ? options.href(said.seq) : `?at=${said.seq}#e${said.seq}`);
+  link.setAttribute("title", said.exact);
+  const time = link.children[0];
+  time.className = said.guessed ? "assumed" : "";
+  time.setAttribute("datetime", said.at);
+  time.textContent = said.time;
+  gap.className = said.warmth ? `row-gap warm-${said.warmth}` : "row-gap";
+  gap.textContent = said.gap;
+  label.textContent = said.label;
+  agent.textContent = said.agent;
+  const parts = [];
+  const add = (name, className, content) => {
+    const part = element(document, name, className);
+    part.textContent = content;
+    parts.push(part);
+  };
+  if (said.name) add("code", "row-tool", said.name);
+  if (said.stateWord) add("b", `state state-${said.state}`, said.stateWord);
+  if (said.duration) add("span", "row-ms", said.duration);
+  add("bdi", "row-words", said.text);
+  text.replaceChildren(...parts);
+  parts.length = 0;
+  if (said.cut) add("span", "row-badge", said.cut);
+  if (said.flags) add("span", "row-badge warn", `⚑ ${said.flags}`);
+  badges.replaceChildren(...parts);
+  return target;
+}
+
+/** A row that is still on its way: the same boxes, so that nothing moves when it arrives. */
+export function fillPlaceholder(target, seq) {
+  const [link, gap, label, text, agent, badges] = target.children;
+  target.className = "row waiting";
+  target.id = `e${seq}`;
+  target.dataset.seq = String(seq);
+  link.removeAttribute("href");
+  link.removeAttribute("title");
+  link.children[0].textContent = "";
+  gap.className = "row-gap";
+  gap.textContent = label.textContent = agent.textContent = "";
+  text.replaceChildren();
+  badges.replaceChildren();
+  return target;
+}

@@ -1,0 +1,621 @@
+/**
+ * The session page: ties overview, transcript and details together, and keeps the address in step.
+ *
+ * The page is whole before this runs. The outline comes first; with it the transcript becomes a virtual list of the exact
+ * length, and the overview is drawn.
+ */
+import { clock, zone } from "./clock.js";
+import { copy } from "./copy.js";
+import { Details } from "./details.js";
+import { fromAddress, isEmpty, mask, positions, toAddress } from "./filters.js";
+import { matching, step } from "./find.js";
+import { register } from "./keys.js";
+import { follow } from "./live_log.js";
+import { Outline } from "./outline.js";
+import { Overview } from "./overview.js";
+import { createRow, exactTime, fillPlaceholder, fillRow, milliseconds } from "./row.js";
+import { Rows } from "./rows.js";
+import { VirtualList } from "./virtual_list.js";
+
+const LOOK_MS = 1000;  // while rows arrive, the header is asked for at most this often
+const TICK_SECONDS = 60e3;
+
+export class SessionPage {
+  constructor(root) {
+    this.root = root;
+    this.urls = root.dataset;
+    const part = (name) => root.querySelector(`[data-part="${name}"]`);
+    this.box = part("transcript");
+    this.pill = part("pill");
+    this.connection = part("connection");
+    this.said = part("said");
+    this.findForm = part("find");
+    this.findCount = part("find-count");
+    this.none = part("none");
+    this.table = part("counts");
+    this.filter = fromAddress(location.search);
+    this.selected = Number(new URLSearchParams(location.search).get("at")) || 0;
+    this.live = root.dataset.live === "true";
+    this.following = this.live && !this.selected;
+    this.unread = 0;
+    this.buffer = [];
+    this.shown = null;  // indexes that pass the filter, or null for all
+    this.passing = null;
+    this.matches = null;
+    this.rows = new Rows(this.urls.timeline, {
+      arrived: (rows) => this.#arrived(rows),
+      failed: (error) => this.#say(`Rows did not arrive (${error.message}); trying again.`),
+    });
+    this.details = new Details(part("details"), (seq) => `${this.urls.events}${seq}/?fragment=1`);
+    this.overview = new Overview({
+      canvas: part("canvas"), strip: part("strip"), tip: part("tip"),
+      choose: (index) => this.select(this.outline.seq[index], { where: "center" }),
+      describe: (index) => this.#describe(index),
+      clock: (date, every) => this.#tick(date, every),
+    });
+  }
+
+  async start() {
+    const drawn = [...this.box.querySelectorAll("[data-seq]")].map((row) => Number(row.dataset.seq));
+    if (drawn.length) this.rows.want(drawn.slice(0, 200));  // beside the outline: the first screen is there at once
+    await this.#loadOutline();
+    this.#makeList();
+    this.#listen();
+    this.#keys();
+    await this.#askTools();
+    this.#applyFilter();
+    this.#open();
+    this.#follow();
+    if (this.filter.q) this.#find(this.filter.q, false);
+    this.root.dataset.ready = "";
+  }
+
+  // --- the whole session ---------------------------------------------------------------------------------------
+
+  async #loadOutline() {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const answer = await fetch(this.urls.outline, { credentials: "same-origin" });
+        if (!answer.ok) throw new Error(`answer ${answer.status}`);
+        this.outline = new Outline(await answer.json());
+        break;
+      } catch (error) {
+        if (attempt >= 5) throw error;
+        this.#say("The overview did not arrive; trying again.");
+        await new Promise((done) => setTimeout(done, 500 * 2 ** attempt));
+      }
+    }
+    this.#say("");
+    this.overview.setOutline(this.outline);
+    this.#counts();
+  }
+
+  #counts() {
+    const body = this.table?.tBodies[0];
+    if (!body) return;
+    body.replaceChildren(...Object.entries(this.outline.counts()).map(([lane, { count, failed, duration_ms: ms }]) => {
+      const line = document.createElement("tr");
+      const head = document.createElement("th");
+      head.scope = "row";
+      head.textContent = lane;
+      line.append(head, ...[count, failed || "–", ms ? milliseconds(ms) : "–"].map((value) => {
+        const cell = document.createElement("td");
+        cell.className = "number";
+        cell.textContent = String(value);
+        return cell;
+      }));
+      return line;
+    }));
+  }
+
+  // --- the transcript ------------------------------------------------------------------------------------------
+
+  #makeList() {
+    const sheet = document.createElement("div");
+    sheet.className = "transcript-sheet";
+    sheet.setAttribute("role", "none");
+    this.box.replaceChildren(sheet);
+    this.box.classList.add("virtual");
+    const probe = createRow(document);
+    sheet.append(probe);
+    const rowHeight = probe.getBoundingClientRect().height || 28;
+    probe.remove();
+    this.list = new VirtualList({
+      box: this.box, sheet, rowHeight,
+      create: () => createRow(document),
+      fill: (element, place) => this.#fill(element, place),
+      seen: (first, end) => this.#seen(first, end),
+    });
+  }
+
+  get count() {
+    return this.shown ? this.shown.length : this.outline.length;
+  }
+
+  /** Place in the list → index in the outline, and back (-1 when filtered out). */
+  #index(place) {
+    return this.shown ? this.shown[place] : place;
+  }
+
+  #place(index) {
+    if (!this.shown || index < 0) return index;
+    let low = 0, high = this.shown.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1;
+      if (this.shown[middle] === index) return middle;
+      if (this.shown[middle] < index) low = middle + 1;
+      else high = middle - 1;
+    }
+    return -1;
+  }
+
+  #fill(element, place) {
+    const index = this.#index(place);
+    const seq = this.outline.seq[index];
+    const row = this.rows.get(seq);
+    if (row) {
+      fillRow(element, row, {
+        gap: this.outline.gap[index], clock: (at) => clock(new Date(at), zone()), href: (one) => this.#href(one),
+      });
+    } else fillPlaceholder(element, seq);
+    const chosen = seq === this.selected;
+    element.classList.toggle("selected", chosen);
+    element.classList.toggle("match", Boolean(this.matchSet?.has(index)));
+    element.tabIndex = chosen ? 0 : -1;
+    element.firstElementChild.tabIndex = -1;
+    if (chosen) element.setAttribute("aria-current", "true");
+    else element.removeAttribute("aria-current");
+    element.setAttribute("aria-posinset", place + 1);
+    element.setAttribute("aria-setsize", this.count);
+  }
+
+  #seen(first, end) {
+    const seqs = [];
+    for (let place = first; place < end; place++) seqs.push(this.outline.seq[this.#index(place)]);
+    // While the bar is dragged every frame shows other rows: only where it rests is asked for.
+    const missing = seqs.some((seq) => !this.rows.cache.has(seq));
+    clearTimeout(this.asking);
+    if (!missing) return;
+    const now = performance.now();
+    const still = now - (this.lastSeen ?? 0) > 90;
+    this.lastSeen = now;
+    if (still) this.rows.want(seqs);
+    else this.asking = setTimeout(() => this.rows.want(seqs), 60);
+  }
+
+  #arrived(rows) {
+    this.#say("");
+    if (!this.list) return;
+    const seqs = new Set(rows.map((row) => row.seq));
+    this.list.refresh((place) => seqs.has(this.outline.seq[this.#index(place)]));
+  }
+
+  #open() {
+    const index = this.outline.indexOf(this.selected);
+    if (index >= 0) {
+      this.list.show(this.#place(index), "center");
+      this.overview.select(index);
+    } else if (this.following) this.#toEnd();
+    this.list.paint();
+  }
+
+  #toEnd() {
+    this.list.show(this.count - 1, "end");
+  }
+
+  // --- selecting -----------------------------------------------------------------------------------------------
+
+  #href(seq) {
+    return `${location.pathname}${toAddress(location.search, this.filter, seq)}`;
+  }
+
+  /** Select event `seq` in all three panes and in the address. */
+  select(seq, { where = "nearest", focus = false } = {}) {
+    const index = this.outline.indexOf(seq);
+    if (index < 0) return;
+    this.selected = seq;
+    if (this.passing && !this.passing[index]) this.#clearFilter();  // asked for by name: it must be seen
+    const place = this.#place(index);
+    if (this.following && place < this.count - 1) this.#setFollowing(false);
+    this.list.show(place, where);
+    this.list.paint(true);
+    this.overview.select(index);
+    this.details.show(seq);
+    history.replaceState(history.state, "", this.#href(seq));
+    this.said.textContent = this.#describe(index);
+    if (focus || this.box.contains(document.activeElement)) {
+      this.list.rows.get(place)?.focus({ preventScroll: true });
+    }
+  }
+
+  #selectIndex(index, options) {
+    if (index >= 0) this.select(this.outline.seq[index], options);
+  }
+
+  get #at() {
+    return this.outline.indexOf(this.selected);
+  }
+
+  #move(by) {
+    const place = this.#place(this.#at);
+    const to = place < 0 ? Math.round(this.list.scroll.top / this.list.rowHeight) : place + by;
+    if (to >= 0 && to < this.count) this.#selectIndex(this.#index(to));
+  }
+
+  #jump(direction, wanted, nothing) {
+    const from = this.#at < 0 ? (direction > 0 ? -1 : this.outline.length) : this.#at;
+    const index = this.outline.next(from, direction, (i) => (!this.passing || this.passing[i]) && wanted(i));
+    if (index >= 0) this.#selectIndex(index, { where: "center" });
+    else this.#say(`No ${direction > 0 ? "later" : "earlier"} ${nothing}.`, 3000);
+  }
+
+  #describe(index) {
+    const { outline } = this;
+    const row = this.rows.cache.get(outline.seq[index]);
+    const lane = outline.laneName(index);
+    const ms = outline.duration[index];
+    const words = [
+      lane === "tool" && row?.tool ? row.tool : lane, outline.agentName(index), outline.stateName(index),
+      ms ? milliseconds(ms) : "",
+      Number.isNaN(outline.at[index]) ? "no readable time" : clock(new Date(outline.start + outline.at[index]), zone()),
+    ].filter(Boolean).join(" · ");
+    const text = row?.text ? `: ${row.text.slice(0, 120)}` : "";
+    return `${words}${text}`;
+  }
+
+  #tick(date, every) {
+    const time = clock(date, zone());
+    if (every >= 24 * 3600e3) return exactTime(date.toISOString()).slice(0, 10);
+    if (every >= TICK_SECONDS) return time.slice(0, 5);
+    return every < 1000 ? `${time}.${String(date.getMilliseconds()).padStart(3, "0")}` : time;
+  }
+
+  #say(sentence, forMs = 0) {
+    this.connection.textContent = sentence;
+    clearTimeout(this.saying);
+    if (forMs) this.saying = setTimeout(() => { this.connection.textContent = ""; }, forMs);
+  }
+
+  // --- filters and find ----------------------------------------------------------------------------------------
+
+  async #askTools() {
+    this.ofTools = null;
+    if (!this.filter.tool.size) return;
+    try {
+      const found = await Promise.all([...this.filter.tool].map((tool) => matching(this.urls.timeline, { tool })));
+      this.ofTools = new Set(found.flatMap(({ seqs }) => seqs));
+    } catch {
+      this.#say("The rows of this tool did not arrive.", 5000);
+    }
+  }
+
+  #applyFilter() {
+    this.passing = mask(this.outline, this.filter, this.ofTools);
+    this.shown = positions(this.passing);
+    this.overview.mark({ shown: this.passing });
+    if (this.none) this.none.hidden = this.count > 0;
+    const index = this.#at;
+    this.list.setCount(this.count);
+    if (this.#place(index) >= 0) this.list.show(this.#place(index), "center");
+    this.list.paint(true);
+    for (const chip of this.root.querySelectorAll("[data-filter]")) {
+      const { filter, value } = chip.dataset;
+      const on = filter === "status" ? this.filter.status === value : this.filter[filter].has(value);
+      if (on) chip.setAttribute("aria-current", "true");
+      else chip.removeAttribute("aria-current");
+    }
+    const clear = this.root.querySelector("[data-clear]");
+    if (clear) clear.hidden = isEmpty(this.filter);
+  }
+
+  #clearFilter() {
+    for (const name of ["lane", "agent", "tool"]) this.filter[name].clear();
+    this.filter.status = "";
+    this.ofTools = null;
+    this.#applyFilter();
+  }
+
+  async #toggle(name, value) {
+    if (name === "status") this.filter.status = this.filter.status === value ? "" : value;
+    else if (!this.filter[name].delete(value)) this.filter[name].add(value);
+    if (name === "tool") await this.#askTools();
+    this.#applyFilter();
+    this.#address();
+  }
+
+  #address() {
+    history.replaceState(history.state, "", this.#href(this.selected));
+  }
+
+  async #find(words, go = true) {
+    this.finding?.abort();
+    this.filter.q = words;
+    this.#address();
+    if (!words) return this.#matched(null, "");
+    this.finding = new AbortController();
+    const { signal } = this.finding;
+    this.findCount.textContent = "…";
+    try {
+      const { seqs, more } = await matching(this.urls.timeline, { q: words }, { signal });
+      const found = seqs.map((seq) => this.outline.indexOf(seq)).filter((index) => index >= 0).sort((a, b) => a - b);
+      this.#matched(found, found.length ? `${found.length}${more ? "+" : ""} found` : "nothing found");
+      if (go || !this.selected) this.#step(1, this.#at - 1);
+    } catch (error) {
+      if (error.name !== "AbortError") this.#matched(null, "search failed");
+    }
+  }
+
+  #matched(found, text) {
+    this.matches = found;
+    this.matchSet = found && new Set(found);
+    this.findCount.textContent = text;
+    this.overview.mark({ matches: found });
+    this.list.paint(true);
+  }
+
+  #step(direction, from = this.#at) {
+    if (!this.matches?.length) return;
+    const index = step(this.matches, from, direction);
+    this.#selectIndex(index, { where: "center" });
+    this.findCount.textContent = `${this.matches.indexOf(index) + 1} of ${this.matches.length}`;
+  }
+
+  // --- live ----------------------------------------------------------------------------------------------------
+
+  #follow() {
+    const url = new URL(this.urls.socket, location.href);
+    url.protocol = url.protocol.replace("http", "ws");
+    this.stop = follow(url.href, this.outline.lastSeq, (rows) => this.#take(rows), {
+      on: {
+        up: () => { if (this.wasDown) this.#say("Connected again.", 3000); this.wasDown = false; },
+        down: () => { this.wasDown = true; this.#say("The connection was lost; coming back by itself."); },
+        ended: (sentence) => this.#say(`${sentence} Load the page again.`),
+        skipped: ({ from, to }) => this.#fetchRange(from, to),
+        revision: (revision) => { if (revision !== this.outline.revision) this.#reload(); },
+        state: (state) => this.#state(state),
+        deleted: () => this.#say("This session was deleted."),
+      },
+    });
+    addEventListener("online", () => this.stop.now());
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.stop.now(); });
+  }
+
+  #take(rows) {
+    this.buffer.push(...rows);
+    if (this.flushing) return;
+    this.flushing = true;
+    // A hidden tab draws no frames, yet its transcript must not grow a backlog.
+    const flush = () => { this.flushing = false; this.#flush(); };
+    if (document.hidden) setTimeout(flush, 200);
+    else requestAnimationFrame(flush);
+  }
+
+  #flush() {
+    const rows = this.buffer;
+    this.buffer = [];
+    const before = this.outline.length;
+    const atEnd = this.outline.add(rows);
+    const grown = this.outline.length - before;
+    if (!grown) return;
+    this.rows.put(rows);
+    if (this.passing) {
+      for (const row of rows) if (this.filter.tool.has(row.tool)) this.ofTools?.add(row.seq);
+      this.passing = mask(this.outline, this.filter, this.ofTools);
+      this.shown = positions(this.passing);
+      this.overview.mark({ shown: this.passing });
+    }
+    if (atEnd) this.overview.grew(before);
+    else {
+      this.overview.setOutline(this.outline);
+      this.overview.select(this.#at);
+      this.list.rows.forEach((element, place) => this.#fill(element, place));
+    }
+    this.list.setCount(this.count);
+    if (this.none) this.none.hidden = this.count > 0;
+    if (this.following) this.#toEnd();
+    else {
+      this.unread += grown;
+      this.#showPill();
+    }
+    this.#lookAtHeader();
+  }
+
+  #lookAtHeader() {
+    if (this.looking) return;
+    this.looking = setTimeout(() => {
+      this.looking = 0;
+      this.#counts();
+      document.dispatchEvent(new Event("auditweb:look"));
+    }, LOOK_MS);
+  }
+
+  async #fetchRange(from, to) {
+    for (let first = from; first <= to; first += 500) {
+      const last = Math.min(to, first + 499);
+      const answer = await fetch(`${this.urls.timeline}?seqs=${first}-${last}`, { credentials: "same-origin" });
+      if (!answer.ok) return this.#reload();
+      this.#take((await answer.json()).entries);
+    }
+  }
+
+  async #reload() {
+    this.rows.clear();
+    await this.#loadOutline();
+    this.stop?.seen(this.outline.lastSeq);
+    this.#applyFilter();
+    this.overview.select(this.#at);
+    this.details.forget();
+    this.#lookAtHeader();
+  }
+
+  #state({ live, ended_at: endedAt }) {
+    const ended = this.live && live === false;
+    this.live = Boolean(live);
+    if (ended) this.#say(endedAt ? "The session has ended." : "The session is not running any more.", 5000);
+    this.#lookAtHeader();
+  }
+
+  #setFollowing(on) {
+    this.following = on;
+    this.root.dataset.following = String(on);
+    if (on) {
+      this.unread = 0;
+      this.#toEnd();
+    }
+    this.#showPill();
+  }
+
+  #showPill() {
+    this.pill.hidden = this.following || !this.unread;
+    if (this.unread) this.pill.textContent = `${this.unread} new ↓`;
+  }
+
+  // --- hands ---------------------------------------------------------------------------------------------------
+
+  #listen() {
+    const { box, root } = this;
+    box.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;  // a link opened in a new tab
+      const row = event.target.closest("[data-seq]");
+      if (!row) return;
+      event.preventDefault();
+      if (getSelection()?.toString() && event.target.closest(".row-words")) return;  // somebody marks text
+      this.select(Number(row.dataset.seq), { focus: true });
+    });
+    box.addEventListener("keydown", (event) => {
+      const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (!by || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      this.#move(by);
+    });
+    box.addEventListener("scroll", () => {
+      const { atEnd } = this.list;
+      if (this.following && !atEnd && this.list.scroll.top < this.lastTop) this.#setFollowing(false);
+      else if (!this.following && atEnd && (this.unread || this.live)) this.#setFollowing(true);
+      this.lastTop = this.list.scroll.top;
+    }, { passive: true });
+    this.pill.addEventListener("click", () => { this.#setFollowing(true); box.focus({ preventScroll: true }); });
+    root.addEventListener("click", (event) => {
+      const chip = event.target.closest("[data-filter]");
+      const act = event.target.closest("[data-act]");
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      if (chip) {
+        event.preventDefault();
+        this.#toggle(chip.dataset.filter, chip.dataset.value);
+      } else if (event.target.closest("[data-clear]")) {
+        event.preventDefault();
+        this.#clearFilter();
+        this.#address();
+      } else if (event.target.closest("[data-tab]")) {
+        event.preventDefault();
+        this.#tab(event.target.closest("[data-tab]").dataset.tab);
+      } else if (act) this.#act(act.dataset.act);
+    });
+    this.findForm.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const words = this.findForm.elements.q.value.trim();
+      if (words === this.filter.q && this.matches) this.#step(1);
+      else this.#find(words);
+    });
+    this.findForm.elements.q.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") {
+        this.findForm.elements.q.value = "";
+        this.#find("");
+        box.focus({ preventScroll: true });
+      } else if (event.key === "Enter" && event.shiftKey) {
+        event.preventDefault();
+        this.#step(-1);
+      }
+    });
+    root.querySelector('[data-part="canvas"]').addEventListener("keydown", (event) => this.#overviewKey(event));
+    document.addEventListener("auditweb:zone", () => { this.list.paint(true); this.overview.draw(); });
+    document.addEventListener("auditweb:theme", () => this.overview.recolor());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.overview.recolor());
+    addEventListener("popstate", () => location.reload());
+  }
+
+  #overviewKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const acts = {
+      ArrowRight: () => this.#move(1), ArrowLeft: () => this.#move(-1),
+      ArrowDown: () => this.#move(1), ArrowUp: () => this.#move(-1),
+      "+": () => this.overview.zoomBy(1.6), "=": () => this.overview.zoomBy(1.6),
+      "-": () => this.overview.zoomBy(1 / 1.6), 0: () => this.overview.whole(),
+      Home: () => this.#selectIndex(this.#index(0)), End: () => this.#selectIndex(this.#index(this.count - 1)),
+    };
+    if (!acts[event.key]) return;
+    event.preventDefault();
+    acts[event.key]();
+  }
+
+  #act(name) {
+    const acts = {
+      "find-next": () => this.#step(1), "find-previous": () => this.#step(-1),
+      "zoom-in": () => this.overview.zoomBy(1.6), "zoom-out": () => this.overview.zoomBy(1 / 1.6),
+      "zoom-whole": () => this.overview.whole(), "copy-link": () => this.#copyLink(),
+    };
+    acts[name]?.();
+  }
+
+  #copyLink() {
+    copy(location.origin + this.#href(this.selected), "Link copied");
+  }
+
+  #tab(name) {
+    for (const pane of this.root.querySelectorAll("[data-pane]")) pane.hidden = pane.dataset.pane !== name;
+    for (const tab of this.root.querySelectorAll("[data-tab]")) {
+      if (tab.dataset.tab === name) tab.setAttribute("aria-current", "true");
+      else tab.removeAttribute("aria-current");
+    }
+    const pane = this.root.querySelector('[data-pane="summary"]');
+    if (name === "summary" && pane.dataset.from) this.#loadSummary(pane);
+  }
+
+  async #loadSummary(pane) {
+    const text = await fetch(pane.dataset.from, { credentials: "same-origin" })
+      .then((answer) => (answer.ok && !answer.redirected ? answer.text() : ""), () => "");
+    if (!text) return this.#say("The summary did not arrive.", 5000);
+    pane.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
+  }
+
+  #keys() {
+    const turn = (i) => ["user", "assistant"].includes(this.outline.laneName(i));
+    const failed = (i) => this.outline.failed(i);
+    const interrupted = (i) => this.outline.laneName(i) === "interruption";
+    const raw = () => {
+      const fold = this.root.querySelector("[data-raw]");
+      if (!fold) return;
+      this.#tab("details");
+      fold.open = !fold.open;
+      if (fold.open) fold.scrollIntoView({ block: "nearest" });
+    };
+    for (const [key, says, run] of [
+      ["j", "next event", () => this.#move(1)],
+      ["k", "previous event", () => this.#move(-1)],
+      ["]", "next turn", () => this.#jump(1, turn, "turn")],
+      ["[", "previous turn", () => this.#jump(-1, turn, "turn")],
+      ["e", "next failure", () => this.#jump(1, failed, "failure")],
+      ["E", "previous failure", () => this.#jump(-1, failed, "failure")],
+      ["i", "next interruption", () => this.#jump(1, interrupted, "interruption")],
+      ["I", "previous interruption", () => this.#jump(-1, interrupted, "interruption")],
+      ["g", "first event", () => this.#selectIndex(this.#index(0))],
+      ["G", "last event", () => this.#selectIndex(this.#index(this.count - 1))],
+      ["f", "follow the end, or stop following", () => this.#setFollowing(!this.following)],
+      ["/", "find in this session", () => { this.findForm.elements.q.focus(); this.findForm.elements.q.select(); }],
+      ["n", "next match", () => this.#step(1)],
+      ["N", "previous match", () => this.#step(-1)],
+      ["y", "copy the link to this event", () => this.#copyLink()],
+      ["r", "show the raw line", raw],
+      ["s", "summary", () => this.#tab(
+        this.root.querySelector('[data-pane="summary"]').hidden ? "summary" : "details")],
+    ]) register(key, says, run);
+  }
+}
+
+const root = globalThis.document?.querySelector("[data-session]");
+if (root) {
+  const page = new SessionPage(root);
+  page.start().catch(() => {
+    page.connection.textContent = "This page could not be brought to life; what you see is as it was loaded.";
+  });
+}
