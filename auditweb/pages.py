@@ -1,4 +1,4 @@
-"""Pages of a list by (column, id), and query parameters that are checked before they reach a database.
+"""Pages of a list by (column, id), query parameters checked before they reach a database, times on the wire.
 
 Keeps for itself what a cursor holds and how NULLs are ordered (last, in both directions, on every database).
 """
@@ -16,9 +16,11 @@ from django.http import QueryDict
 LIMIT = 50
 MAX_LIMIT = 200
 LONGEST = 500  # characters of a text parameter
+LONGEST_CURSOR = 4000  # a cursor holds the value of its column, a title for example
 MAX_INT = 2**63 - 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # its sums print in half the time
 _signer = signing.Signer(salt="auditweb.pages")
 
 
@@ -87,7 +89,7 @@ def _rows(queryset, column, down, nulls_first, at, count) -> list:
     if column in ("id", "pk"):
         return list((by_id.filter(**{f"id__{beyond}": at[1]}) if at else by_id)[:count])
     by_value = queryset.filter(**{f"{column}__isnull": False}).order_by(f"{sign}{column}", f"{sign}id")
-    nulls = by_id.filter(**{f"{column}__isnull": True})
+    nulls = by_id.filter(**{f"{column}__isnull": True}) if _nullable(queryset, column) else queryset.none()
     if at is None:
         stretches = [by_value, nulls]
     elif at[0] is None:
@@ -108,12 +110,16 @@ def _rows(queryset, column, down, nulls_first, at, count) -> list:
     return rows
 
 
+def _nullable(queryset, column: str) -> bool:
+    return column in queryset.query.annotations or queryset.model._meta.get_field(column).null
+
+
 def _cursor(sort: str, back: bool, column: str, row: Any) -> str:
     value = getattr(row, column)
     kind = ""
     if isinstance(value, datetime):
         kind, value = "t", value.isoformat()
-    return _signer.sign_object([sort, back, kind, value, row.pk])
+    return _signer.sign_object([sort, back, kind, value, row.pk], compress=True)
 
 
 def _read_cursor(cursor: str | None, sort: str) -> tuple[bool, tuple[Any, int] | None]:
@@ -126,6 +132,11 @@ def _read_cursor(cursor: str | None, sort: str) -> tuple[bool, tuple[Any, int] |
     if made_for != sort:
         raise BadQuery("cursor", "this cursor belongs to another sort order")
     return back, (datetime.fromisoformat(value) if kind == "t" else value, pk)
+
+
+def iso(us: int | None) -> str | None:
+    """UTC microseconds as ``2026-03-20T11:56:02.118204Z``: always this long, so that times sort as text."""
+    return None if us is None else (_NAIVE_EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds") + "Z"
 
 
 class Params:
@@ -144,9 +155,10 @@ class Params:
     def __contains__(self, name: str) -> bool:
         return bool(self._query.get(name))
 
-    def text(self, name: str, longest: int = LONGEST) -> str:
-        """The text, without blanks around it."""
+    def text(self, name: str, longest: int | None = None) -> str:
+        """The text, without blanks around it; up to 500 characters by default."""
         value = self._query.get(name, "").strip()
+        longest = longest or (LONGEST_CURSOR if name == "cursor" else LONGEST)
         if len(value) > longest:
             raise BadQuery(name, f"{name} may have {longest} characters")
         return value

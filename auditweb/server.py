@@ -1,4 +1,4 @@
-"""daphne with guards: nothing that a stranger sends is parsed or kept whole in memory before its size is known to be fair.
+"""daphne with guards: what a stranger sends is neither parsed nor kept whole before its size is known to be fair.
 
 Stock daphne lets Twisted parse forms inside the event loop (one 300 MB POST stops every other request for 13 s) and
 queues any body whole. Here bodies stay raw, are capped while they arrive, and only so many requests run at once.
@@ -183,6 +183,7 @@ class Server(daphne.server.Server):
         super().run()
 
     def _adopt(self):
+        self.ws_factory.setProtocolOptions(failByDrop=False)  # say 1009 to a message too big, then close
         self.port = reactor.adoptStreamPort(self.sock.fileno(), self.sock.family, self.http_factory)
         self.sock.close()  # Twisted holds a duplicate
 

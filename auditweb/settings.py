@@ -12,8 +12,13 @@ import environ
 
 env = environ.Env()
 
+ENVIRONMENT_TZ = os.environ.get("TZ", "")  # Django sets TZ to TIME_ZONE when it starts; exports print the reader's own
+
 BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(env.str("AUDITWEB_DATA", default=str(BASE_DIR / "data"))).resolve()
+# An installed wheel carries templates and static files inside the package; a checkout has them beside it.
+FILES_DIR = BASE_DIR if (BASE_DIR / "manage.py").exists() else BASE_DIR / "auditweb"
+DATA_DIR = Path(env.str("AUDITWEB_DATA", default="") or (BASE_DIR if FILES_DIR == BASE_DIR else Path.cwd()) / "data")
+DATA_DIR = DATA_DIR.resolve()
 DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -71,6 +76,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "auditweb.teams.timeout.Timeouts",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
@@ -84,7 +90,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [FILES_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -221,6 +227,8 @@ SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_AGE = env.int("AUDITWEB_SESSION_SECONDS", default=7 * 86400)
+AUDITWEB_IDLE_SECONDS = env.int("AUDITWEB_IDLE_SECONDS", default=8 * 3600)
+CSRF_FAILURE_VIEW = "auditweb.errors.csrf_failure"
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_HSTS_SECONDS = 31536000 if HTTPS else 0
@@ -274,7 +282,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"
-STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_DIRS = [FILES_DIR / "static"]
 WHITENOISE_USE_FINDERS = True  # served from the source tree: nothing to collect before the first run
 WHITENOISE_AUTOREFRESH = DEBUG
 
@@ -288,6 +296,6 @@ LOGGING = {
         "django.channels.server": {"level": "WARNING"},
         "daphne": {"level": "WARNING"},
         "celery": {"level": "WARNING"},
-        "kombu": {"level": "WARNING"},
+        "kombu": {"level": "ERROR"},  # the filesystem transport warns of a host name that it does not use
     },
 }

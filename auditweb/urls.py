@@ -7,7 +7,7 @@ from auditweb import health
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
-    path("accounts/", include("allauth.account.urls")),
+    path("accounts/", include("auditweb.teams.account_urls")),
     path("api/v1/", include("auditweb.api_urls")),
     path("", include("auditweb.teams.urls")),
     path("dumps/", include("auditweb.dumps.urls")),

@@ -13,8 +13,8 @@ from django.db import connection
 
 from auditweb.formats.record import LANES
 from auditweb.log import SEQ_BITS, id_range
+from auditweb.pages import iso
 from sessions_app.models import Event, Session, ToolCall
-from sessions_app.timeline import iso
 
 # Outlines are remembered in a fixed number of places of a bounded size, whatever the cache behind: at most 32 MB.
 PLACES = 32
@@ -56,8 +56,8 @@ def _pack(data: bytes) -> bytes:
 def build(session: Session) -> bytes:
     """``{revision, last_seq, start, end, lanes, agents, states, columns}`` as JSON, rows in display order.
 
-    ``columns``: ``seq`` and ``at_ms`` as differences to the value before (null: unknown, and no value before), ``lane``,
-    ``agent``, ``state`` as indexes into the lists (null: none), ``duration_ms`` in whole milliseconds (null: unknown).
+    ``columns``: ``seq`` and ``at_ms`` as differences to the value before (null: unknown, and no value before),
+    ``lane``, ``agent``, ``state`` as indexes into the lists (null: none), ``duration_ms`` whole (null: unknown).
     ``at_ms`` counts from ``start`` to when a thing began: the stamp of a call that was recorded at its end is moved
     back by its duration. ``start`` and ``end`` (ISO UTC or null) enclose all bars.
     """
@@ -65,7 +65,7 @@ def build(session: Session) -> bytes:
     table = connection.ops.quote_name(Event._meta.db_table)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT sort_us, dump_id, line, id, at_us, lane, agent, status, duration_ms FROM {table} "
+            f"SELECT sort_us, dump_id, line, id, at_us, lane, agent, status, duration_ms FROM {table} "  # noqa: S608
             "WHERE id BETWEEN %s AND %s ORDER BY id",
             [first, last],
         )
@@ -73,9 +73,7 @@ def build(session: Session) -> bytes:
     rows.sort()  # nearly sorted already, and ids differ: faster than any database sorts wide rows
     _, _, _, ids, ends, lanes, agents, states, durations = zip(*rows, strict=True) if rows else ((),) * 9
     # A call that was stamped at its beginning stays there.
-    early = set(
-        ToolCall.objects.filter(id__range=(first, last)).exclude(stamp="end").values_list("id", flat=True)
-    )
+    early = set(ToolCall.objects.filter(id__range=(first, last)).exclude(stamp="end").values_list("id", flat=True))
     starts = [
         at - round(ms * 1000) if lane == "tool" and ms and at is not None and pk not in early else at
         for pk, at, lane, ms in zip(ids, ends, lanes, durations, strict=True)
@@ -85,8 +83,8 @@ def build(session: Session) -> bytes:
     end = max(
         (at + round((ms or 0) * 1000) for at, ms in zip(starts, durations, strict=True) if at is not None), default=None
     )
-    lane_list = [lane for lane in LANES if lane in set(lanes)]
-    lane_list += sorted(set(lanes) - set(LANES))
+    used = set(lanes)
+    lane_list = [lane for lane in LANES if lane in used] + sorted(used - set(LANES))
     agent_list = sorted(set(agents) - {""})
     state_list = sorted(set(states) - {""})
     return msgspec.json.encode(

@@ -6,6 +6,7 @@ lone surrogates), and is kept compressed as of a (revision, seq).
 
 import zlib
 from collections.abc import Iterator
+from datetime import datetime, tzinfo
 
 from django.db import transaction
 
@@ -14,6 +15,7 @@ from auditweb.formats import roomkit_text
 from auditweb.formats.clock import zone_of
 from sessions_app.models import Session, Summary
 
+STYLES = ("upstream", "docs", "auditweb")
 FORMAT_OF = {"session": "roomkit_session", "tool": "roomkit_tool", "status": "roomkit_status"}
 
 
@@ -48,7 +50,8 @@ def text(
 ) -> Iterator[bytes]:
     """The text in pieces of UTF-8, as RoomKit prints it of the same lines.
 
-    *of*: session, tool or status. *style*: "upstream", or "docs" as its documentation shows it. *zone*: the reader's
+    *of*: session, tool or status. *style*: "upstream", "docs" as its documentation shows it, or "auditweb", our own of
+    the whole session in the order of time. *zone*: the reader's
     local zone (default UTC). *clock*: "naive" (RoomKit before 0.108 prints stamps as written) or "local" (since); by
     the stamps in the file when not given. Raises ValueError for a word or zone that does not exist.
     """
@@ -56,9 +59,11 @@ def text(
         raise ValueError(f"there is a summary of {', '.join(FORMAT_OF)}; not of {of[:40]!r}")
     if clock not in (None, "naive", "local"):
         raise ValueError("clock is naive or local")
-    if style not in ("upstream", "docs"):
-        raise ValueError("style is upstream or docs")
+    if style not in STYLES:
+        raise ValueError(f"style is one of {', '.join(STYLES)}")
     local = zone_of(zone or "UTC")
+    if style == "auditweb":
+        return _own_text(session, local)
     stored = None
     if style == "upstream" and clock is None and zone in (None, "", "UTC"):
         stored = session.summaries.filter(of=of, seq=session.last_seq, revision=session.revision).first()
@@ -76,6 +81,30 @@ def _pieces(session: Session, of: str, style: str, local, clock: str) -> Iterato
     if of == "tool":
         return roomkit_text.tool_text(name, objects)
     return roomkit_text.status_text(objects, style=style)
+
+
+def _own_text(session: Session, zone: tzinfo) -> Iterator[bytes]:
+    """The session in our words: what was counted, with the duration that naive times of known zone give, and each
+    event in display order."""
+    counts = counters(session)
+    duration = "unknown" if counts["duration_s"] is None else f"{counts['duration_s']:.1f} s"
+    yield f"{session.title}\n{'=' * 60}\n".encode()
+    for at_us, lane, role, agent, tool, status, ms, said in (
+        session.events.order_by("sort_us", "dump_id", "line", "id")
+        .values_list("at_us", "lane", "role", "agent", "tool", "status", "duration_ms", "text")
+        .iterator(2000)
+    ):
+        moment = "--:--:--" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, zone):%H:%M:%S}"
+        who = " ".join(word for word in (lane.upper(), tool or (agent if lane == "status" else role)) if word)
+        outcome = f" [{status}]" if status else ""
+        took = "" if ms is None else f" ({ms:.0f} ms)"
+        yield f"{moment} {who}{outcome}{took}: {' '.join(said.split())}\n".encode()
+    yield (
+        f"\nDuration {duration}; turns: {counts['user_turns']} user, {counts['assistant_turns']} assistant; tool calls: "
+        f"{counts['tool_calls']} ({counts['tool_failures']} failed, {counts['tool_ms']:.0f} ms); vision: "
+        f"{counts['vision']}; interruptions: {counts['interruptions']}; errors: {counts['errors']}; status entries: "
+        f"{counts['status_entries']}\n"
+    ).encode()
 
 
 def _raw_objects(session: Session, format_name: str) -> Iterator[dict]:

@@ -9,13 +9,14 @@ from django.views.decorators.http import require_GET
 from auditweb import pages
 from auditweb.log import id_range
 from auditweb.teams import access, audit
-from status_app import feed
+from status_app import summary
 from status_app.models import StatusBus
 
 PAGE = 50  # logs
 FEED = 100  # entries
 NEWS = 200  # entries in one answer to a page that is open
 RECENT = 10  # entries in the text that an agent would be given
+SHORT = 5000  # entries whose raw lines are read for a text while somebody waits; longer logs show a link
 
 # The five levels of the producers: icon (theirs) and word. Any other word is shown as it is.
 LEVELS = {"ok": "+", "failed": "x", "pending": "?", "info": "~", "completed": "*"}
@@ -98,8 +99,9 @@ def status_detail(request, public_id: str):
         "agent_rows": sorted(bus.agents.items()),
         "dumps": bus.dumps.order_by("-id")[:PAGE],
         "sessions": bus.sessions.order_by("first_us", "id")[:PAGE],
-        "summary_text": feed.summary_text(bus),
-        "recent_text": feed.recent_text(bus, RECENT),
+        "summary_text": _text(summary.text(bus)) if bus.entry_count <= SHORT else None,
+        "recent_text": _text(summary.recent_text(bus, RECENT)) if bus.entry_count <= SHORT else None,
+        "text_url": f"/api/v1/status/{bus.public_id}",
         "recent": RECENT,
         # Only the page on which new entries belong takes them.
         "feed_url": _with(request) if not oldest_first and "cursor" not in query else "",
@@ -107,6 +109,10 @@ def status_detail(request, public_id: str):
         "prev_url": _with(request, cursor=page.prev) if page.prev else "",
     }
     return render(request, "status/status_detail.html", context)
+
+
+def _text(pieces) -> str:
+    return b"".join(pieces).decode()
 
 
 def level_rows(levels: dict[str, int]) -> list[tuple[str, str, int]]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -104,6 +104,9 @@ def run(dump_id: int, progress: Callable[[Dump], None] | None = None) -> bool:
     except LeaseLost:
         logger.info("dump %s: lease lost at line %d", dump.public_id, dump.lines)
         return False
+    except OperationalError as e:  # the database is away or locked; the sweeper goes on when it is back
+        logger.warning("dump %s waits at line %d: %s", dump.public_id, dump.lines, e)
+        return False
     except Exception as e:
         logger.exception("dump %s failed at line %d", dump.public_id, dump.lines)
         reason = f"Stopped after line {dump.lines:,} by an error of auditweb: {type(e).__name__}. "
@@ -148,7 +151,7 @@ def _import_batch(dump: Dump, batch: list[store.Line], clock: Clock, evidence: Z
         try:
             if line.raw is None:
                 raise BadLineError(f"longer than the limit of {settings.MAX_LINE_BYTES:,} bytes")
-            records = formats.read_line(line.raw, first=line.number == 1)
+            records = formats.read_line(line.raw, line.number == 1, settings.MAX_LINE_BYTES)
         except BadLineError as e:
             bad.append(BadLine(dump=dump, line=line.number, offset=line.offset, size=line.size, reason=e.reason[:300]))
             continue

@@ -8,7 +8,6 @@ from zoneinfo import available_timezones
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Count
 from django.http import Http404
@@ -91,7 +90,7 @@ def _detail(request, dump: Dump, status: int = 200, **extra):
     left = dump.sessions.count() - SESSIONS if len(sessions) > SESSIONS else 0
     after = pages.Params(request.GET).integer("bad", 0)
     bad_lines = _quarantine(dump, after)
-    may_change = _may_change(request.user, dump)
+    may_change = access.may(request, dump.team, "upload")
     ended = dump.finished_at and dump.started_at
     context = {
         "dump": dump,
@@ -117,10 +116,11 @@ def _detail(request, dump: Dump, status: int = 200, **extra):
 
 
 def _quarantine(dump: Dump, after: int) -> list:
-    """Up to BAD_PAGE bad lines behind line *after*, each with ``raw`` (bytes, cut) and ``exact`` (JSON, for the copy button)."""
+    """Up to BAD_PAGE bad lines behind line *after*, with ``raw`` (bytes, cut) and ``exact`` (for the copy button)."""
     bad_lines = list(dump.bad_lines.filter(line__gt=after).order_by("line")[:BAD_PAGE])
     for bad in bad_lines:
         bad.raw = store.read(dump, bad.offset, min(bad.size, RAW_BYTES)).rstrip(b"\n")
+        bad.cut = bad.size > RAW_BYTES
         bad.exact = json.dumps(bad.raw.decode("utf-8", "replace"))
     return bad_lines
 
@@ -218,16 +218,8 @@ def _only_and_shared(logs) -> tuple[list, list]:
 
 def _to_change(request, public_id: str) -> Dump:
     dump = find_dump(request, public_id)
-    access.require(request.user, dump.team, "upload")
+    access.require(request, dump.team, "upload")
     return dump
-
-
-def _may_change(user, dump: Dump) -> bool:
-    try:
-        access.require(user, dump.team, "upload")
-    except PermissionDenied:
-        return False
-    return True
 
 
 def _sentence(error: Exception) -> str:

@@ -50,9 +50,8 @@ def read_line(raw: bytes, first: bool = False, max_bytes: int = MAX_LINE_BYTES) 
         return None
     try:
         obj, flags = decode(raw, first, max_bytes)
-        for _, matches, records in FORMATS:
-            if matches(obj):
-                return records(obj, flags)
+        records = next(records for _, matches, records in FORMATS if matches(obj))  # the last row takes them all
+        return records(obj, flags)
     except BadLine:
         raise
     except Exception as e:  # one line that a reader was not made for must not end the import of a million others
@@ -105,7 +104,7 @@ def sniff(head: bytes) -> str | None:
         return f"The file is one JSON array; {_PER_LINE}. Convert it first: {_UNPACK}"
     if _is_pretty(text, whole) and good <= len(lines) // 2:
         return f"The file spreads one JSON object over several lines; {_PER_LINE}. Convert it first: {_COMPACT}"
-    if good:
+    if good or any(map(_OBJECT.match, lines)):
         return None
     if text.startswith(b"<"):
         if b"html" in text[:500].lower():

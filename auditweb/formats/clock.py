@@ -155,8 +155,8 @@ class ZoneEvidence:
     def __init__(self, state: dict | None = None):
         state = state or {}
         self._before: int | None = state.get("before")  # the aware time before the naive lines that wait
-        self._first: int | None = state.get("first")  # the naive lines that wait for the next aware time
-        self._last: int | None = state.get("last")
+        self._first: int = state.get("first", 0)  # the naive lines that wait for the next aware time
+        self._last: int = state.get("last", 0)
         self._count: int = state.get("count", 0)
         self._votes: dict[str, int] = dict(state.get("votes", {}))  # minutes east of UTC (JSON keys are text) → votes
 
@@ -168,8 +168,7 @@ class ZoneEvidence:
         if record.ts_aware:
             if self._count:
                 self._vote(self._votes, us)
-                self._first = self._last = None
-                self._count = 0
+                self._first = self._last = self._count = 0
             self._before = us
         else:
             if not self._count:
@@ -207,20 +206,19 @@ class ZoneEvidence:
 def _likely_offset(before: int | None, first: int, last: int, after: int | None) -> int | None:
     """The offset that puts the naive times *first* … *last* after *before* and before *after*, the aware times
     around them: the only one, or the one that puts them close to one of the two; None when there is none."""
-    highest = None if before is None else (first - before + JITTER_US) // STEP_US * STEP_US
-    lowest = None if after is None else -((after + JITTER_US - last) // STEP_US) * STEP_US  # rounded up
-    if highest is not None and lowest is not None and lowest > highest:
-        return None  # the file order says nothing here: shuffled lines, or a clock that was set
-    gaps = []
-    if highest is not None:
-        gaps.append((abs(first - highest - before), abs(highest), highest))
-    if lowest is not None:
-        gaps.append((abs(after - (last - lowest)), abs(lowest), lowest))
-    if not gaps:
-        return None
-    gap, size, offset = min(gaps)
-    near = gap <= NEAR_US or highest == lowest
-    return offset if near and size <= FARTHEST_US else None
+    highest = lowest = None
+    choices = []  # (distance to the aware neighbour, distance from UTC, offset)
+    if before is not None:
+        highest = (first - before + JITTER_US) // STEP_US * STEP_US
+        choices.append((abs(first - highest - before), abs(highest), highest))
+    if after is not None:
+        lowest = -((after + JITTER_US - last) // STEP_US) * STEP_US  # rounded up
+        choices.append((abs(after - (last - lowest)), abs(lowest), lowest))
+    if not choices or (highest is not None and lowest is not None and lowest > highest):
+        return None  # no aware time yet; or shuffled lines, or a clock that was set: the order of the file says nothing
+    gap, size, offset = min(choices)
+    certain = highest == lowest or gap <= NEAR_US
+    return offset if certain and size <= FARTHEST_US else None
 
 
 def _offset_name(minutes: int) -> str:

@@ -236,7 +236,7 @@ def _after(nul_tail: bool) -> str:
 _BEGUN = re.compile(
     r"\s*(?:-|-?I(?:n(?:f(?:i(?:n(?:it?)?)?)?)?)?|Na?|tr?u?|fa?l?s?|nu?l?|\.|(?:\.\d*)?[eE][+-]?)?", re.ASCII
 )
-_BEGUN_ESCAPE = re.compile(r"\\?u?[0-9a-fA-F]{0,3}", re.ASCII)
+_BEGUN_ESCAPE = re.compile(r"\\?u?[0-9a-fA-F]{0,4}", re.ASCII)
 _EXPECTED = {
     "Expecting value": "a value is missing",
     "Expecting ',' delimiter": "a comma or a closing bracket is missing",

@@ -5,7 +5,7 @@ or a text stays in ``extra``.
 """
 
 from .clock import parse_time
-from .record import MAX_ID, Record, duration, extra_text, once, promote
+from .record import Record, duration, extra_text, once, promote
 
 _KINDS = ("type", "event_type", "kind", "event", "object")
 _TIMES = ("ts", "timestamp", "created_at", "time")
@@ -40,19 +40,15 @@ def _first_string(obj: dict, keys: tuple[str, ...]) -> str:
 
 
 def _take_time(record: Record, extra: dict, flags: list[str]) -> None:
-    for key in _TIMES:
-        if key in extra:
-            value = extra[key]
-            us, aware, flag = parse_time(value)
-            if flag:
-                continue
-            record.ts_us, record.ts_aware = us, aware
-            record.ts_text = extra.pop(key) if len(value) <= MAX_ID else value[:MAX_ID]
-            return
-    key = next((key for key in _TIMES if key in extra), None)
-    if key is None:
+    """The first of the usual keys that holds a time; else the first that is there, as text."""
+    keys = [key for key in _TIMES if key in extra]
+    readable = [key for key in keys if not parse_time(extra[key])[2]]
+    if not keys:
         flags.append("no_time")
         return
-    flags.append(parse_time(extra[key])[2])
+    key = (readable or keys)[0]
+    record.ts_us, record.ts_aware, flag = parse_time(extra[key])
+    if flag:
+        flags.append(flag)
     if extra[key].__class__ is str:
         record.ts_text = promote(extra, key, flags)

@@ -25,9 +25,10 @@ def teams_of(user):
 
 
 def team_of(request, named: str | None = None) -> Team:
-    """The team that *request* is about: the key's, else the *named* or ``?team=`` one (slug or public id), else the only one.
+    """The team that *request* is about: the key's, else the *named* or ``?team=`` one, else the only one.
 
-    Raises Http404 for a team that is missing or not the caller's, BadRequest when it takes a name to know which.
+    A team is named by slug or public id. Raises Http404 for a team that is missing or not the caller's, BadRequest when
+    it takes a name to know which.
     """
     mine = teams_of(request.user)
     named = named or request.GET.get("team") or ""
@@ -60,7 +61,7 @@ def may(by, team: Team, act: str) -> bool:
 
 
 def require(by, team: Team, act: str) -> None:
-    """Raise unless *by* may *act* in *team*: Http404 to strangers, as if it did not exist, PermissionDenied to members."""
+    """Raise unless *by* may *act* in *team*: Http404 to strangers, PermissionDenied to members."""
     if may(by, team, act):
         return
     if role_of(getattr(by, "user", by), team) is None:
@@ -95,7 +96,7 @@ class MayReview(MayRead):
 
 
 def still_signed_in(scope) -> bool:
-    """Whether the person or key of a socket's *scope* is still who it was: not signed out, disabled, revoked or expired.
+    """Whether the person or key of a socket's *scope* was not signed out, disabled, revoked or expired since.
 
     Asks the database (blocking: call it in a thread). What they may see is another question: ``visible_to``.
     """
@@ -106,5 +107,4 @@ def still_signed_in(scope) -> bool:
         fresh = ApiKey.objects.filter(pk=key.pk, user__is_active=True).first()
         return fresh is not None and not fresh.expired
     fresh = get_user_model().objects.filter(pk=user.pk, is_active=True).first()
-    session = scope["session"]
-    return fresh is not None and timeout.holds(type(session._wrapped)(session.session_key), fresh)
+    return fresh is not None and timeout.holds(timeout.stored(scope["session"].session_key), fresh)

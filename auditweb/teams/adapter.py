@@ -16,4 +16,4 @@ class Adapter(DefaultAccountAdapter):
         return resolve_url("account_login")
 
     def get_client_ip(self, request):
-        return audit.address(request) or "0.0.0.0"  # a key for rate limits: callers without an address share one
+        return audit.address(request) or "unknown"  # a key for rate limits: callers without an address share one

@@ -16,14 +16,14 @@ VIEW_AGAIN = timedelta(minutes=15)  # a person who keeps reading one thing is re
 COMMAND_LINE = "command line"
 
 
-def record(by, action: str, target=None, team: Team | None = None, result: str = Result.OK, **detail) -> AuditRecord:
+def record(actor, action: str, target=None, team: Team | None = None, result: str = Result.OK, **detail) -> AuditRecord:
     """One new audit record, written in the caller's transaction.
 
-    *by*: a request (Django's or DRF's: person or key and address are taken from it), a User, or None for the command
-    line. *target*: a model instance, or a tuple ``(kind, id, name)``. *team* defaults to the target's, then to the key's.
+    *actor*: a request (Django's or DRF's: person or key and address are taken from it), a User, or None for the command
+    line. *target*: a model instance, or a tuple ``(kind, id, name)``. *team*: by default the target's, else the key's.
     *detail*: what else is worth knowing, as JSON; never secrets, never transcript text.
     """
-    user, name, key, where = _actor(by)
+    user, name, key, where = _actor(actor)
     kind, target_id, target_name = _target(target)
     if team is None:
         team = target if isinstance(target, Team) else getattr(target, "team", None) or (key.team if key else None)
@@ -41,8 +41,11 @@ def record(by, action: str, target=None, team: Team | None = None, result: str =
     )
 
 
-def viewed(request, target) -> AuditRecord | None:
-    """Record that the caller looked at *target*; nothing when that was recorded within the last 15 minutes."""
+def viewed(request, target, team: Team | None = None) -> AuditRecord | None:
+    """Record that the caller looked at *target*; None when that was recorded within the last 15 minutes.
+
+    Arguments as in ``record``.
+    """
     user = request.user
     kind, target_id, _ = _target(target)
     recent = AuditRecord.objects.filter(
@@ -57,7 +60,7 @@ def viewed(request, target) -> AuditRecord | None:
     with transaction.atomic():
         # A page and its API calls arrive together: the second one waits here and finds the record of the first.
         get_user_model().objects.select_for_update().get(pk=user.pk)
-        return None if recent.exists() else record(request, "view", target)
+        return None if recent.exists() else record(request, "view", target, team)
 
 
 def address(request) -> str | None:
@@ -95,7 +98,8 @@ def connect() -> None:
 
 
 def _signed_in(sender, request, user, **kwargs):
-    record(_As(request, user), "sign_in", team=_only_team(user))
+    by = getattr(request, "signed_in_by", "password")
+    record(_As(request, user), "sign_in", team=_only_team(user), by=by)
 
 
 def _sign_in_failed(sender, credentials, request=None, **kwargs):
@@ -108,7 +112,8 @@ def _sign_in_failed(sender, credentials, request=None, **kwargs):
 
 def _signed_out(sender, request, user, **kwargs):
     if user is not None and user.is_authenticated:
-        record(_As(request, user), "sign_out", team=_only_team(user))
+        by = getattr(request, "signed_out_by", "person")
+        record(_As(request, user), "sign_out", team=_only_team(user), by=by)
 
 
 def _password_changed(sender, request, user, **kwargs):

@@ -9,7 +9,7 @@ from auditweb.teams import access
 
 
 def teams(request):
-    """``teams`` (the person's, by name), ``team`` (the one in the address, else the only one, else none) and ``role`` in it.
+    """``teams`` (the person's, by name), ``team`` (the address's, the only one, or none), ``role`` in it.
 
     Asked only when a template does: error pages must work without a database.
     """

@@ -9,7 +9,6 @@ from django.db import transaction
 from django.utils import timezone
 from knox.auth import TokenAuthentication
 from knox.crypto import hash_token
-from knox.settings import CONSTANTS
 from rest_framework.authentication import get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 
@@ -73,11 +72,6 @@ def find(text: str) -> ApiKey | None:
         ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
         key.last_used_at = now
     return key
-
-
-def token_key(text: str) -> str:
-    """The start of a key that may be shown in lists."""
-    return text[: CONSTANTS.TOKEN_KEY_LENGTH]
 
 
 class ApiKeyAuthentication(TokenAuthentication):

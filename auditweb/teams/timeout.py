@@ -1,6 +1,7 @@
 """How long a sign-in lasts: idle and absolute limits, kept on the server."""
 
 import time
+from importlib import import_module
 
 from django.conf import settings
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, logout
@@ -24,6 +25,7 @@ class Timeouts:
         if signed_in:
             now = time.time()
             if expired(session, now):
+                request.signed_out_by = "timeout"
                 logout(request)
             elif BACKGROUND not in request.headers and now - session.get(SEEN, 0) > SEEN_EVERY:
                 session.setdefault(SINCE, now)
@@ -49,8 +51,13 @@ def expired(session, now: float | None = None) -> bool:
     return now - since > settings.SESSION_COOKIE_AGE or now - session.get(SEEN, since) > settings.AUDITWEB_IDLE_SECONDS
 
 
+def stored(session_key: str | None):
+    """The session of *session_key* as it is stored now; an empty one when there is none."""
+    return import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+
+
 def holds(session, user) -> bool:
-    """Whether *session*, read afresh, still signs *user* in: not ended, not expired, not before a change of password."""
+    """Whether *session*, read afresh, still signs *user* in: not ended, not expired, password unchanged."""
     if session.get(SESSION_KEY) != str(user.pk) or expired(session):
         return False
     return constant_time_compare(session.get(HASH_SESSION_KEY, ""), user.get_session_auth_hash())

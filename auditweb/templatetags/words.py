@@ -3,7 +3,7 @@
 Times are written in UTC here; ``static/js/clock.js`` rewrites them to the viewer's zone in the same form.
 """
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from django import template
 from django.urls import NoReverseMatch, reverse
@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 register = template.Library()
 
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNKNOWN = "–"
 
 
@@ -21,7 +21,7 @@ def moment_of(value: datetime | int | None) -> datetime | None:
     if value is None or value == "":
         return None
     if isinstance(value, datetime):
-        return value.astimezone(timezone.utc)
+        return value.astimezone(UTC)
     try:
         return EPOCH + timedelta(microseconds=value)
     except (OverflowError, TypeError):
@@ -81,13 +81,13 @@ def duration(seconds: float | None) -> str:
 @register.filter
 def milliseconds(ms: float | None) -> str:
     """``5 886 ms`` with thin spaces between thousands; a dash for None."""
-    return UNKNOWN if ms is None or ms == "" else f"{number(round(ms))} ms"
+    return UNKNOWN if ms is None or ms == "" else f"{number(ms)} ms"
 
 
 @register.filter
 def number(n: int | float | None) -> str:
-    """``41 302``: groups of three, parted by a narrow space that does not break."""
-    return UNKNOWN if n is None or n == "" else f"{n:,}".replace(",", "\u202f")
+    """``41 302``: rounded, in groups of three parted by a narrow space that does not break."""
+    return UNKNOWN if n is None or n == "" else f"{round(n):,}".replace(",", "\u202f")
 
 
 @register.filter
@@ -97,12 +97,8 @@ def size(count: int | None) -> str:
         return UNKNOWN
     if count < 1024:
         return f"{count} byte" if count == 1 else f"{count} bytes"
-    amount, unit = float(count), "bytes"
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        amount /= 1024
-        if amount < 1024:
-            break
-    return f"{amount:.1f} {unit}"
+    power = min(4, (count.bit_length() - 1) // 10)
+    return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
 
 
 @register.filter
@@ -121,8 +117,9 @@ def counted(n: int, word: str) -> str:
 # What a control character is shown as: the symbols U+2400… stand for U+0000…; DEL has its own.
 _VISIBLE = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x0A,)} | {0x7F: "\u2421"}
 # Marks that change the direction or vanish: shown by their number, or a line could be made to look like another one.
-_INVISIBLE = [*range(0x80, 0xA0), 0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF]
-_NAMED = {code: f"\u2039U+{code:04X}\u203a" for code in _INVISIBLE}
+_INVISIBLE = [(0x80, 0x9F), (0xAD, 0xAD), (0x61C, 0x61C), (0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F)]
+_NAMED = {code: f"\u2039U+{code:04X}\u203a" for first, last in _INVISIBLE for code in range(first, last + 1)}
+_NAMED[0xFEFF] = "\u2039U+FEFF\u203a"
 
 
 @register.filter
@@ -154,7 +151,7 @@ def visible(raw: str | bytes) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def here(context, **changes) -> str:
-    """This page's query string with *changes* made and the cursor dropped: ``?state=failed&team=a``. None takes one out."""
+    """This page's query with *changes* made and the cursor dropped: ``?state=failed&team=a``; None takes one out."""
     query = context["request"].GET.copy()
     query.pop("cursor", None)
     for name, value in changes.items():

@@ -10,6 +10,8 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from sessions_app.projection import FAILED
+
 register = template.Library()
 
 LABELS = {
@@ -26,9 +28,6 @@ LABELS = {
 }
 LANES = {*LABELS, "interruption", "other"}
 OK = {"ok", "success", "completed", "done", "allow", "allowed", "granted", "pass"}
-FAILED = {
-    "failed", "failure", "error", "cancelled", "canceled", "timeout", "denied", "deny", "refused", "blocked", "rejected",
-}  # fmt: skip
 PENDING = {"pending", "running", "started", "waiting"}
 ICONS = {"ok": "+", "failed": "x", "pending": "?", "info": "~", "completed": "*"}
 
@@ -113,8 +112,9 @@ def _label(lane: str, kind: str) -> str:
 
 
 @register.simple_tag
-def row_view(row: dict, gap: float | None = None) -> dict:
-    """What a row says, as plain values; the same as ``view`` in row.js with the UTC clock."""
+def row_view(row: dict) -> dict:
+    """What a row says, as plain values; the same as ``view`` in row.js with the UTC clock and the gap in ``row["gap"]``."""
+    gap = row.get("gap")
     lane = row["lane"] if row["lane"] in LANES else "other"
     status = visible(row["status"]) if row["status"] else ""
     warmth = gap_warmth(gap) if lane == "assistant" else 0
@@ -124,7 +124,7 @@ def row_view(row: dict, gap: float | None = None) -> dict:
         "classes": f"row lane-{lane}{' failed' if is_failure(lane, row['status']) else ''}",
         "at": row["at"] or "",
         "time": row["at"][11:19] if row["at"] else "–",
-        "exact": exact_time(row["at"]),
+        "exact": ("ended " if lane == "tool" and row["at"] else "") + exact_time(row["at"]),
         "guessed": bool(row["at"]) and row["ts_quality"] == "assumed",
         "gap": gap_text(gap) if warmth else "",
         "warmth": warmth,

@@ -20,12 +20,11 @@ export async function matching(url, query, { signal, fetch = globalThis.fetch, p
       signal, headers: { Accept: "application/json" }, credentials: "same-origin",
     });
     if (!answer.ok) throw new Error(`answer ${answer.status}`);
-    const { entries } = await answer.json();
+    const { entries, more } = await answer.json();
     for (const { seq } of entries) seqs.push(seq);
-    // The server may give fewer rows than asked for, so only an empty or a standing page ends it.
-    const last = entries.at(-1)?.seq ?? after;
-    if (!entries.length || last <= after) return { seqs, more: false };
     if (seqs.length >= most) return { seqs: seqs.slice(0, most), more: true };
+    const last = entries.at(-1)?.seq ?? after;
+    if (!more || last <= after) return { seqs, more: false };
     after = last;
   }
 }

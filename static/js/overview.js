@@ -332,15 +332,17 @@ export class Overview {
 
     context.strokeStyle = colors["c-failure"];
     context.lineWidth = 2;
-    const crossed = new Map();  // one cross per 9 pixels is readable, more is a blot
+    const crossed = new Map();  // crosses side by side would hide the bars
+    const room = failures.length > scale.width / 20 ? 18 : 9;
     for (const [x, slot] of failures) {
-      if (x < 0 || x - (crossed.get(slot) ?? -99) < 9) continue;
+      if (x < 0 || x - (crossed.get(slot) ?? -99) < room) continue;
       crossed.set(slot, x);
       this.#cross(context, GUTTER + x + 4, slot * LANE_HEIGHT + LANE_HEIGHT / 2);
     }
     context.strokeStyle = colors["c-interruption"];
     context.lineWidth = 1.5;
     context.setLineDash([4, 3]);
+    context.globalAlpha = cuts.size > scale.width / 12 ? 0.4 : 1;  // so many at once are a texture, not events
     context.beginPath();
     for (const x of cuts) {
       context.moveTo(GUTTER + x + 0.5, 0);
@@ -348,6 +350,7 @@ export class Overview {
     }
     context.stroke();
     context.setLineDash([]);
+    context.globalAlpha = 1;
     this.#matches(context, bottom);
     this.#selection(context, bottom);
     this.#gutter(context);

@@ -13,9 +13,7 @@ export const LABELS = {
 
 const LANES = new Set([...Object.keys(LABELS), "interruption", "other"]);
 const OK = new Set(["ok", "success", "completed", "done", "allow", "allowed", "granted", "pass"]);
-const FAILED = new Set([
-  "failed", "failure", "error", "cancelled", "canceled", "timeout", "denied", "deny", "refused", "blocked", "rejected",
-]);
+const FAILED = new Set(["failed", "error", "denied", "blocked"]);  // as sessions_app/projection.py counts them
 const PENDING = new Set(["pending", "running", "started", "waiting"]);
 const ICONS = { ok: "+", failed: "x", pending: "?", info: "~", completed: "*" };  // RoomKit's own, in its summaries
 
@@ -53,7 +51,7 @@ export function milliseconds(ms) {
 
 /** A reply gap as "+2.0 s" or "+3 min 05 s"; "" below one second or when unknown. */
 export function gapText(ms) {
-  if (ms === null || ms === undefined || ms < GAP_MS) return "";
+  if (!(ms >= GAP_MS)) return "";
   const tenths = Math.floor(ms / 100 + 0.5);
   if (tenths < 600) return `+${Math.floor(tenths / 10)}.${tenths % 10} s`;
   const seconds = Math.floor(tenths / 10);
@@ -62,7 +60,7 @@ export function gapText(ms) {
 
 /** How warm a gap is drawn: 0 (none), 1, 2 (from 3 s) or 3 (from 8 s). */
 export function gapWarmth(ms) {
-  if (ms === null || ms === undefined || ms < GAP_MS) return 0;
+  if (!(ms >= GAP_MS)) return 0;
   if (ms >= 8000) return 3;
   return ms >= 3000 ? 2 : 1;
 }
@@ -102,7 +100,7 @@ export function view(row, { gap = null, clock = utcClock } = {}) {
     classes: `row lane-${lane}${failed ? " failed" : ""}`,
     at: row.at ?? "",
     time: row.at ? clock(row.at) : "–",
-    exact: exactTime(row.at),
+    exact: (lane === "tool" && row.at ? "ended " : "") + exactTime(row.at),
     guessed: row.at && row.ts_quality === "assumed",
     gap: warmth ? gapText(gap) : "",
     warmth,

@@ -17,6 +17,7 @@ import { createRow, exactTime, fillPlaceholder, fillRow, milliseconds } from "./
 import { Rows } from "./rows.js";
 import { VirtualList } from "./virtual_list.js";
 
+const finite = (number) => (Number.isFinite(number) ? number : null);
 const LOOK_MS = 1000;  // while rows arrive, the header is asked for at most this often
 const TICK_SECONDS = 60e3;
 
@@ -155,7 +156,7 @@ export class SessionPage {
     const row = this.rows.get(seq);
     if (row) {
       fillRow(element, row, {
-        gap: this.outline.gap[index], clock: (at) => clock(new Date(at), zone()), href: (one) => this.#href(one),
+        gap: finite(this.outline.gap[index]), clock: (at) => clock(new Date(at), zone()), href: (one) => this.#href(one),
       });
     } else fillPlaceholder(element, seq);
     const chosen = seq === this.selected;

@@ -37,7 +37,9 @@ class Command(BaseCommand):
 
     def handle(self, *, host, port, no_worker, **options):
         if settings.DEBUG and not is_local(host):
-            raise CommandError(f"AUDITWEB_DEBUG is on: refusing to listen on {host}, where others would see tracebacks.")
+            raise CommandError(
+                f"AUDITWEB_DEBUG is on: refusing to listen on {host}, where others would see tracebacks."
+            )
         from auditweb import server  # first of all, since it decides which reactor Twisted has
 
         try:
@@ -102,7 +104,7 @@ def _one_machine_at_a_time():
 
 
 def _address(host: str, port: int) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  only shown
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
 
@@ -149,8 +151,8 @@ class Worker:
     def _start(self):
         path = os.pathsep.join(filter(None, [str(settings.BASE_DIR), os.environ.get("PYTHONPATH", "")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "django", "work", "--watch-fd", str(self.watched)],
-            env={**os.environ, "PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"]},
+            [sys.executable, "-m", "auditweb", "work", "--watch-fd", str(self.watched)],
+            env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             pass_fds=[self.watched],
             start_new_session=True,  # ^C in the terminal reaches only us: the order of stopping is ours

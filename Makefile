@@ -1,0 +1,33 @@
+# Nothing has to be prepared: `make run` serves, `make test` tests; both say what they install before they do it.
+PORT ?= 8000
+DATA ?= data
+PYTHON = .venv/bin/python
+TEMPLATES = $(shell find templates -name '*.html')
+
+.PHONY: run test lint format
+
+run: ## the server on 127.0.0.1:$(PORT), its files in $(DATA)
+	@.ci/setup run
+	@AUDITWEB_DATA="$(abspath $(DATA))" $(PYTHON) manage.py serve --port $(PORT)
+
+test: ## everything: linters, node, browser, PostgreSQL with Redis, SQLite
+	@.ci/setup test
+	@$(MAKE) --no-print-directory lint
+	node --test tests/js/*.test.js
+	$(PYTHON) -m pytest tests/browser
+	$(PYTHON) -m tests.servers -- $(PYTHON) -m pytest tests --ignore tests/browser
+	$(PYTHON) -m pytest tests --ignore tests/browser -m "not postgres and not redis"
+
+lint:
+	@.ci/setup test
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/djade --target-version 5.2 --check $(TEMPLATES)
+	.venv/bin/lint-imports
+	.venv/bin/mypy
+
+format:
+	@.ci/setup test
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+	.venv/bin/djade --target-version 5.2 $(TEMPLATES)

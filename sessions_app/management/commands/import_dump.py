@@ -1,0 +1,160 @@
+"""``manage.py import_dump PATH…``: import files in the foreground."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from auditweb.dumps import jobs, store
+from auditweb.dumps.models import Dump, State
+from auditweb.formats.clock import zone_of
+from auditweb.teams import audit
+from auditweb.teams.models import Team
+from sessions_app.models import Session
+
+# The words of "records", so that a reader finds every format with a number.
+RECORDS = ("roomkit_session", "roomkit_tool", "roomkit_status", "xerxes", "af_run", "af_event", "unknown")
+
+
+class Command(BaseCommand):
+    help = "Import audit dumps in the foreground; the exit status is 1 when any of them failed."
+
+    def add_arguments(self, parser):
+        parser.add_argument("paths", nargs="+", metavar="PATH", help="a JSONL file, or - for standard input")
+        parser.add_argument("--team", default="default", help="slug of the team (default: default)")
+        parser.add_argument("--session", default="", metavar="KEY", help="put all lines into the session with this key")
+        parser.add_argument("--bus", default="", metavar="NAME", help="put status lines on the bus with this name")
+        parser.add_argument("--zone", default="", help="zone of times without one: Europe/Paris, +02:00, UTC")
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument("--no-progress", action="store_true")
+
+    def handle(self, *args, **options):
+        try:
+            zone_of(options["zone"])
+        except ValueError as e:
+            raise CommandError(str(e)) from None
+        team = _team(options["team"])
+        told = {"zone": options["zone"], "session_key": options["session"], "bus_name": options["bus"]}
+        quiet = options["json"] or options["no_progress"] or not sys.stderr.isatty()
+        reports = []
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[lines]:,} lines"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+        ) as progress:
+            for path in options["paths"]:
+                reports.append(self.import_one(team, path, told, progress))
+                if not options["json"]:
+                    self.tell(reports[-1])
+        if options["json"]:
+            self.stdout.write(json.dumps({"dumps": reports}, ensure_ascii=False, indent=1))
+        if any(r["state"] != State.DONE for r in reports):
+            sys.exit(1)
+
+    def import_one(self, team: Team, path: str, told: dict, progress: Progress) -> dict:
+        """Import one file; its part of the report."""
+        name = "stdin.jsonl" if path == "-" else Path(path).name
+        try:
+            size = None if path == "-" else Path(path).stat().st_size
+            with sys.stdin.buffer if path == "-" else open(path, "rb") as file:
+                dump = store.begin(team, name, size, **told)
+                task = progress.add_task(name, total=1, lines=0)
+                _receive(dump, file)
+            dump, duplicate = store.finish(dump)
+            if not duplicate:
+                audit.record(None, "upload", dump, team=team, name=dump.name, sha256=dump.sha256)
+        except (OSError, store.Refused) as e:
+            return _refused(name, str(e))
+        if not duplicate and not jobs.run(
+            dump.pk, lambda d: progress.update(task, completed=d.progress, lines=d.lines)
+        ):
+            _wait(dump)  # a worker was faster
+        dump.refresh_from_db()
+        progress.update(task, completed=1, lines=dump.lines)
+        return report(dump, duplicate)
+
+    def tell(self, found: dict) -> None:
+        line = f"{found['name']}: {found['state']}"
+        if found["error"]:
+            line += f" ({found['error']})"
+        elif found["duplicate"]:
+            line += " (these bytes were imported before; nothing is new)"
+        else:
+            line += f", {found['lines']:,} lines, {found['events']:,} events, {len(found['bad_lines']):,} not readable"
+        self.stdout.write(line)
+        for session in found["sessions"]:
+            self.stdout.write(f"  session {session['id']}: {session['events']:,} events")
+        for bus in found["status_buses"]:
+            self.stdout.write(f"  status log {bus['name']}: {bus['entries']:,} entries")
+
+
+def _team(slug: str) -> Team:
+    if slug == "default":
+        return Team.objects.get_or_create(slug=slug, defaults={"name": "Default"})[0]
+    team = Team.objects.filter(slug=slug).first()
+    if team is None:
+        raise CommandError(f"There is no team {slug!r}; make it with: manage.py create_team {slug}")
+    return team
+
+
+def _receive(dump: Dump, file) -> None:
+    offset = 0
+    while data := file.read(settings.MAX_SLICE_BYTES):
+        offset = store.append_bytes(dump, offset, data)
+    if dump.declared_size not in (None, offset):
+        Dump.objects.filter(pk=dump.pk).update(declared_size=offset)  # the file was still being written
+
+
+def _wait(dump: Dump) -> None:
+    while Dump.objects.filter(pk=dump.pk, state__in=[State.QUEUED, State.IMPORTING]).exists():
+        time.sleep(0.1)
+        jobs.run(dump.pk)  # in case that worker died
+
+
+def _refused(name: str, error: str) -> dict:
+    empty = {"id": None, "name": name, "sha256": None, "state": State.FAILED.value, "error": error, "duplicate": False}
+    counts = {"lines": 0, "blank_lines": 0, "events": 0, "records": dict.fromkeys(RECORDS, 0)}
+    return {**empty, **counts, "bad_lines": [], "sessions": [], "status_buses": []}
+
+
+def report(dump: Dump, duplicate: bool) -> dict:
+    """What ``--json`` says of one dump."""
+    return {
+        "id": dump.public_id,
+        "name": dump.name,
+        "sha256": dump.sha256,
+        "state": dump.state,
+        "error": dump.error,
+        "duplicate": duplicate,
+        "lines": dump.lines,
+        "blank_lines": dump.blank_lines,
+        "events": dump.events,
+        "records": {**dict.fromkeys(RECORDS, 0), **dump.records},
+        "bad_lines": list(dump.bad_lines.order_by("line").values("line", "reason")),
+        "sessions": [_session(s) for s in dump.sessions.order_by("pk")],
+        "status_buses": [{"name": b.name, "entries": b.entry_count} for b in dump.status_buses.order_by("pk")],
+    }
+
+
+def _session(session: Session) -> dict:
+    return {
+        "id": session.public_id,
+        "key": session.key,
+        "events": session.event_count,
+        "user_turns": session.user_turns,
+        "assistant_turns": session.assistant_turns,
+        "tool_calls": session.tool_calls,
+        "tool_ms": round(session.tool_ms, 3),
+        "tools": dict(sorted(session.tools.items())),
+        "vision": session.vision_count,
+        "interruptions": session.interruptions,
+        "duration_s": session.duration_s,
+    }

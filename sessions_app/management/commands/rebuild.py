@@ -1,0 +1,33 @@
+"""``manage.py rebuild``: derive turns, tool calls, counters and summaries again from the log."""
+
+from django.core.management.base import BaseCommand, CommandError
+
+from sessions_app import projection, summary
+from sessions_app.models import Session
+from status_app import ingest as status_ingest
+from status_app import summary as status_summary
+from status_app.models import StatusBus
+
+
+class Command(BaseCommand):
+    help = "Derive everything of sessions and status logs again from what was stored: of all, or of those named."
+
+    def add_arguments(self, parser):
+        parser.add_argument("ids", nargs="*", metavar="ID", help="public ids of sessions or status logs (default: all)")
+
+    def handle(self, *args, **options):
+        sessions, buses = Session.objects.order_by("pk"), StatusBus.objects.order_by("pk")
+        if options["ids"]:
+            sessions = sessions.filter(public_id__in=options["ids"])
+            buses = buses.filter(public_id__in=options["ids"])
+            missing = set(options["ids"]) - set(sessions.values_list("public_id", flat=True))
+            missing -= set(buses.values_list("public_id", flat=True))
+            if missing:
+                raise CommandError(f"no session or status log has the id {', '.join(sorted(missing))}")
+        for session in sessions.iterator(100):
+            summary.make(projection.rebuild(session))
+            self.stdout.write(f"session {session.public_id}: {session.event_count:,} events")
+        for bus in buses.iterator(100):
+            status_ingest.recount(bus)
+            status_summary.make(bus)
+            self.stdout.write(f"status log {bus.public_id}: {bus.entry_count:,} entries")
