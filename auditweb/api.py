@@ -11,6 +11,7 @@ from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
+from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.views import APIView
 
 from auditweb.errors import ApiError
@@ -21,10 +22,25 @@ PIECE = 128 * 2**10  # bytes; every piece of a stream costs a change of threads 
 _PUBLIC_ID = re.compile(r"[0-9A-Za-z]{22}")
 
 
+class OneAnswer(BaseContentNegotiation):
+    """Every resource has one form: nobody is refused (406) for the ``Accept`` that a tool happens to send."""
+
+    def select_parser(self, request, parsers):
+        return next((parser for parser in parsers if parser.media_type == _media_type(request)), None)
+
+    def select_renderer(self, request, renderers, format_suffix=None):
+        return renderers[0], renderers[0].media_type
+
+
+def _media_type(request) -> str:
+    return (request.content_type or "").partition(";")[0].strip().lower()
+
+
 class ApiView(APIView):
     """A resource that people of any role and keys with the scope ``read`` may ask for."""
 
     permission_classes = [MayRead]
+    content_negotiation_class = OneAnswer
 
     @property
     def params(self) -> Params:
@@ -67,7 +83,7 @@ def stream(
 
     The content is somebody's data: a browser that opens it after all runs nothing in it.
     """
-    gathered = _gathered(pieces)
+    gathered = _gathered(() if request.method == "HEAD" else pieces)
     asgi = isinstance(request._request, ASGIRequest)
     # An ASGI server given a plain iterator reads all of it before it sends the first byte.
     response = StreamingHttpResponse(

@@ -4,6 +4,8 @@ import os
 
 from celery import Celery
 
+import auditweb.broker  # noqa: F401  registers files://
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "auditweb.settings")
 
 app = Celery("auditweb")

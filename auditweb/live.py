@@ -487,7 +487,9 @@ class Hub:
     async def _hear_layer(self) -> None:
         """Ring when a watched log is named on the channel layer."""
         pause, silent = 1.0, False
-        while True:
+        # A Redis client that is connecting may swallow a cancellation: it is looked for, or this would never end.
+        cancelled = asyncio.current_task().cancelling
+        while not cancelled():
             channel = None
             try:
                 layer = get_channel_layer()
@@ -498,11 +500,13 @@ class Hub:
                 pause, silent = 1.0, False
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(REJOIN_SECONDS):
-                        while True:
+                        while not cancelled():
                             message = await layer.receive(channel)
                             if message.get("log") in self._feeds:
                                 self._rung.set()
             except Exception as e:
+                if cancelled():
+                    return
                 if not silent:
                     logger.warning("no doorbell from the channel layer, polling goes on: %r", e)
                 silent = True
@@ -567,7 +571,7 @@ _opened = threading.local()
 
 
 def _with_database(call: Callable, *args: Any) -> Any:
-    """Call, then give the connection back: to a pool at once; on SQLite later, where opening costs more than reading."""
+    """Call, and give the connection back: to a pool at once; on SQLite later, opening costs more than a read."""
     if connection.connection is None:
         _opened.at = time.monotonic()
     keep = False

@@ -5,6 +5,7 @@ together, a range of keys is a range of the log, and the key is the cursor.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from django.db import connection, models, transaction
 from django.utils import timezone
@@ -89,8 +90,14 @@ def insert(model: type[models.Model], columns: Sequence[str], rows: Iterable[tup
 
 
 def update_many(model: type[models.Model], columns: Sequence[str], rows: Iterable[tuple]) -> None:
-    """Set *columns* of existing rows past the ORM; each row ends with its primary key."""
+    """Set *columns* of existing rows past the ORM; each row ends with its primary key.
+
+    *rows* may come from a query on the same connection: they are taken in parts, never while a statement runs.
+    """
     quote = connection.ops.quote_name
     sets = ", ".join(f"{quote(c)} = %s" for c in columns)
-    with connection.cursor() as cursor:
-        cursor.executemany(f"UPDATE {quote(model._meta.db_table)} SET {sets} WHERE id = %s", rows)
+    statement = f"UPDATE {quote(model._meta.db_table)} SET {sets} WHERE id = %s"
+    rest = iter(rows)
+    while part := list(islice(rest, 2000)):
+        with connection.cursor() as cursor:
+            cursor.executemany(statement, part)

@@ -6,6 +6,7 @@ Keeps for itself what a cursor holds and how NULLs are ordered (last, in both di
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from django.core import signing
@@ -20,7 +21,6 @@ LONGEST_CURSOR = 4000  # a cursor holds the value of its column, a title for exa
 MAX_INT = 2**63 - 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH = datetime(1970, 1, 1)  # its sums print in half the time
 _signer = signing.Signer(salt="auditweb.pages")
 
 
@@ -136,7 +136,15 @@ def _read_cursor(cursor: str | None, sort: str) -> tuple[bool, tuple[Any, int] |
 
 def iso(us: int | None) -> str | None:
     """UTC microseconds as ``2026-03-20T11:56:02.118204Z``: always this long, so that times sort as text."""
-    return None if us is None else (_NAIVE_EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds") + "Z"
+    if us is None:
+        return None
+    minute, rest = divmod(us, 60_000_000)
+    return f"{_minute(minute)}:{rest // 1_000_000:02d}.{rest % 1_000_000:06d}Z"
+
+
+@lru_cache(maxsize=4096)  # events lie close together: of 200 rows of a call a dozen are not found
+def _minute(minute: int) -> str:
+    return (_EPOCH + timedelta(minutes=minute)).strftime("%Y-%m-%dT%H:%M")
 
 
 class Params:

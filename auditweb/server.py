@@ -17,8 +17,10 @@ import daphne.server
 from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.ws_protocol import WebSocketProtocol
 from django.conf import settings
-from twisted.internet import defer, reactor
+from twisted.internet import defer
+from twisted.internet import reactor as twisted_reactor
 
+reactor: Any = twisted_reactor  # a module that is an object; its stubs describe neither
 logger = logging.getLogger(__name__)
 
 SLICE_PATHS = b"/api/v1/dumps/"  # the only addresses that take a slice of a dump as body
@@ -98,7 +100,6 @@ class GuardedRequest(WebRequest):
         if headers.hasHeader(b"Upgrade"):
             return super().process()
         if not self.server.admit(self, self.received):
-            self.path = self.path or b"/"
             return self._answer_busy()
         return super().process()
 
@@ -171,7 +172,7 @@ class Server(daphne.server.Server):
             proxy_forwarded_proto_header="X-Forwarded-Proto" if proxied else None,
             server_name="auditweb",
         )
-        self.endpoints = []
+        self.endpoints: list[str] = []
         self.sock = sock
         self.port: Any = None
         self.stopping = False

@@ -7,6 +7,7 @@ The table of all variables with defaults and units is in the README.
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import environ
 
@@ -137,6 +138,7 @@ SQLITE = DATABASES["default"]["ENGINE"].endswith("sqlite3")
 # --- Redis, channel layer, Celery -------------------------------------------------------------------------------
 
 REDIS_URL = env.str("REDIS_URL", default="")
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any]
 if REDIS_URL:
     CHANNEL_LAYERS = {
         "default": {
@@ -157,14 +159,12 @@ else:
     _broker = DATA_DIR / "broker"
     for _name in ("messages", "processed", "control"):
         (_broker / _name).mkdir(mode=0o700, parents=True, exist_ok=True)
-    CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_URL = "files://"  # auditweb/broker.py
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(_broker / "messages"),
         "data_folder_out": str(_broker / "messages"),
         "processed_folder": str(_broker / "processed"),
         "control_folder": str(_broker / "control"),
-        # False would move every payload through the system's temporary directory, which others may share.
-        "store_processed": True,
         "polling_interval": 0.1,  # seconds; the default of 1 s makes every task wait 0.95 s
     }
 
@@ -219,6 +219,7 @@ ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/5m/key,30/5m/ip"}
 
 KNOX_TOKEN_MODEL = "teams.ApiKey"
+MIGRATION_MODULES = {"knox": None}  # its own table would stay unused, and in the way of emptying the database
 REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": None, "TOKEN_PREFIX": "awk_", "AUTO_REFRESH": False}
 
 SESSION_COOKIE_NAME = "__Host-auditweb" if HTTPS else "auditweb"
@@ -282,6 +283,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT.mkdir(exist_ok=True)
 STATICFILES_DIRS = [FILES_DIR / "static"]
 WHITENOISE_USE_FINDERS = True  # served from the source tree: nothing to collect before the first run
 WHITENOISE_AUTOREFRESH = DEBUG

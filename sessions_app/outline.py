@@ -6,6 +6,7 @@ Keeps for itself how the columns are read, coded and remembered.
 import gzip
 from collections.abc import Iterable
 from itertools import pairwise
+from operator import itemgetter
 
 import msgspec
 from django.core.cache import cache
@@ -71,7 +72,8 @@ def build(session: Session) -> bytes:
         )
         rows = cursor.fetchall()
     rows.sort()  # nearly sorted already, and ids differ: faster than any database sorts wide rows
-    _, _, _, ids, ends, lanes, agents, states, durations = zip(*rows, strict=True) if rows else ((),) * 9
+    # Column by column: zip(*rows) with 100,000 arguments takes three times as long.
+    ids, ends, lanes, agents, states, durations = (list(map(itemgetter(i), rows)) for i in range(3, 9))
     # A call that was stamped at its beginning stays there.
     early = set(ToolCall.objects.filter(id__range=(first, last)).exclude(stamp="end").values_list("id", flat=True))
     starts = [
@@ -97,7 +99,7 @@ def build(session: Session) -> bytes:
             "agents": agent_list,
             "states": state_list,
             "columns": {
-                "seq": _differences([pk & _SEQ for pk in ids]),
+                "seq": _differences(ids),
                 "at_ms": _differences_of_known([None if at is None else (at - (start or 0)) // 1000 for at in starts]),
                 "lane": _indexes(lanes, lane_list),
                 "agent": _indexes(agents, agent_list),
@@ -108,8 +110,8 @@ def build(session: Session) -> bytes:
     )
 
 
-def _differences(numbers: list[int]) -> list[int]:
-    return [*numbers[:1], *(b - a for a, b in pairwise(numbers))]
+def _differences(ids: list[int]) -> list[int]:
+    return [*(pk & _SEQ for pk in ids[:1]), *(b - a for a, b in pairwise(ids))]
 
 
 def _differences_of_known(numbers: list[int | None]) -> list[int | None]:
@@ -126,4 +128,4 @@ def _differences_of_known(numbers: list[int | None]) -> list[int | None]:
 
 def _indexes(words: Iterable[str], of: list[str]) -> list[int | None]:
     places: dict[str, int] = {word: i for i, word in enumerate(of)}
-    return [places.get(word) for word in words]
+    return list(map(places.get, words))

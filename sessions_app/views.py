@@ -81,7 +81,7 @@ EXPORTS = (
 @login_required
 @require_GET
 def session_list(request):
-    """Sessions: ``?q=&live=1&sort=-started&team=&cursor=``; ``?fragment=rows`` answers the table alone, with an ETag."""
+    """Sessions: ``?q=&live=1&sort=-started&team=&cursor=``; ``?fragment=rows`` answers the table alone, by ETag."""
     query = pages.Params(request.GET)
     words, sort, live = query.text("q"), query.text("sort") or "-updated", query.flag("live")
     sessions = Session.objects.visible_to(request.user)
@@ -297,10 +297,7 @@ def _after(events: QuerySet, at: Event, itself: bool = False) -> QuerySet:
     same = {"sort_us": at.sort_us, "dump_id": at.dump_id}
     last = Q(**same, line=at.line, **{"id__gte" if itself else "id__gt": at.id})
     return _in_order(events).filter(
-        Q(sort_us__gt=at.sort_us)
-        | Q(sort_us=at.sort_us, dump_id__gt=at.dump_id)
-        | Q(**same, line__gt=at.line)
-        | last
+        Q(sort_us__gt=at.sort_us) | Q(sort_us=at.sort_us, dump_id__gt=at.dump_id) | Q(**same, line__gt=at.line) | last
     )
 
 
@@ -320,53 +317,58 @@ def _rows(request, session: Session, selected: Event | None, query: pages.Params
     events = _filter(session.events, chosen)
     start, until = (_event(session, query.integer(name, most=2**32 - 1)) for name in ("from", "before"))
     ids: list[int]
+    rest = None  # of the ids after them, whether there are any
+    backwards = events.order_by("-sort_us", "-dump_id", "-line", "-id")
     if until:
         ids = list(_before(events, until).values_list("id", flat=True)[:ROWS])[::-1]
-    elif start:
-        ids = list(_after(events, start, itself=True).values_list("id", flat=True)[:ROWS])
     elif selected:
         ids = list(_before(events, selected).values_list("id", flat=True)[: ROWS // 2])[::-1]
-        rest = _after(events, selected, itself=True).values_list("id", flat=True)
-        ids += rest[: ROWS - len(ids)]
-    elif session.live:
-        ids = list(events.order_by("-sort_us", "-dump_id", "-line", "-id").values_list("id", flat=True)[:ROWS])[::-1]
+        ids += _after(events, selected, itself=True).values_list("id", flat=True)[: ROWS - len(ids)]
+    elif session.live and not start:
+        ids = list(backwards.values_list("id", flat=True)[:ROWS])[::-1]
     else:
-        ids = list(_in_order(events).values_list("id", flat=True)[:ROWS])
-    total = events.count()
+        found = _after(events, start, itself=True) if start else _in_order(events)
+        ids = list(found.values_list("id", flat=True)[: ROWS + 1])
+        rest = ids[ROWS] if len(ids) > ROWS else 0
+        ids = ids[:ROWS]
+    filtered = any(chosen.values())
+    total = events.count() if filtered else session.event_count
     if not ids:
         return {"rows": [], "row_count": total, "first_row": 0, "last_row": 0}
-    first = Event.objects.get(pk=ids[0])
-    skipped = _before(events, first).count()
+    at_start = not (until or start or selected or session.live)
+    first = None if at_start else Event.objects.get(pk=ids[0])
+    skipped = _before(events, first).count() if first else 0
     by_seq = {row["seq"]: row for row in timeline.rows_by_seqs(session.pk, [seq_of(pk) for pk in ids])}
     rows = [by_seq[seq_of(pk)] for pk in ids if seq_of(pk) in by_seq]
     for position, row in enumerate(rows, start=skipped + 1):
         row["position"] = position
-    if not any(chosen.values()):
-        _add_gaps(session, first, rows)
+    if not filtered:
+        _add_gaps(session, first if skipped else None, rows)
     end = skipped + len(rows)
+    if rest is None:
+        rest = _after(events, Event.objects.get(pk=ids[-1])).values_list("id", flat=True).first() or 0
     return {
         "rows": rows,
         "row_count": total,
         "first_row": skipped + 1,
         "last_row": end,
-        "earlier_rows": _with(request, before=seq_of(ids[0]), at=None) if skipped else "",
-        "later_rows": _with(request, before=None, at=None, **{"from": _next(events, ids[-1])}) if end < total else "",
+        "earlier_rows": _with(request, **{"from": None}, before=seq_of(ids[0]), at=None) if skipped else "",
+        "later_rows": _with(request, **{"from": seq_of(rest)}, before=None, at=None) if rest else "",
     }
-
-
-def _next(events: QuerySet, pk: int) -> int | None:
-    found = _after(events, Event.objects.get(pk=pk)).values_list("id", flat=True).first()
-    return seq_of(found) if found else None
 
 
 def _event(session: Session, seq: int | None) -> Event | None:
     return session.events.filter(pk=entry_id(session.pk, seq)).first() if seq else None
 
 
-def _add_gaps(session: Session, first: Event, rows: list[dict]) -> None:
-    """Give each first reply in *rows* its ``gap``: milliseconds since the user's last words, where both are known."""
-    spoken = None
-    before = _before(session.events.filter(lane__in=("user", "assistant")), first).first()
+def _add_gaps(session: Session, first: Event | None, rows: list[dict]) -> None:
+    """Give each first reply in *rows* its ``gap``: milliseconds since the user's last words, where both are known.
+
+    *first*: the event of the first row when others stand before it.
+    """
+    spoken = before = None
+    if first:
+        before = _before(session.events.filter(lane__in=("user", "assistant")), first).first()
     if before is not None and before.lane == "user":
         spoken = before.at_us
     for row in rows:
@@ -394,7 +396,8 @@ def _chips(request, session: Session, chosen: dict) -> dict:
         "lanes": lanes,
         "agents": [_chip(request, chosen, "agent", name, name, n) for name, n in sorted(session.agents.items())][:100],
         "tools": [_chip(request, chosen, "tool", name, name, n) for name, n in sorted(session.tools.items())][:100],
-        "failed": _chip(request, chosen, "status", "failed", "✗ failed", session.tool_failures + session.errors),
+        "failed": _chip(request, chosen, "status", "failed", "✗ failed", None),
+        "may_fail": session.tool_failures or session.errors or session.status_count,
         "clear": _with(request, lane=None, agent=None, tool=None, status=None),
     }
 
@@ -413,7 +416,7 @@ def _lane_counts(session: Session) -> dict[str, int]:
     return counts
 
 
-def _chip(request, chosen: dict, name: str, value: str, label: str, number: int) -> dict:
+def _chip(request, chosen: dict, name: str, value: str, label: str, number: int | None) -> dict:
     on = value in chosen[name]
     values = [v for v in chosen[name] if v != value] if on else [*chosen[name], value]
     return {
@@ -424,7 +427,7 @@ def _chip(request, chosen: dict, name: str, value: str, label: str, number: int)
 
 def _with(request, **changes) -> str:
     """This address with *changes* to its query; None takes a parameter out, a list gives several."""
-    query = {name: request.GET.getlist(name) for name in request.GET if name not in ("cursor", "n", "fragment")}
+    query = {name: request.GET.getlist(name) for name in request.GET if name != "fragment"}
     for name, value in changes.items():
         query.pop(name, None)
         if value is not None:
@@ -448,14 +451,13 @@ def _details(request, session: Session, event: Event) -> dict:
         whole = peek(raw)
     except BadLine:
         whole = None
-    call = ToolCall.objects.filter(id__range=id_range(session.pk, 0, event.seq), last_seq__gte=event.seq)
-    call = call.order_by("-id").first() if event.lane == "tool" else None
-    turn = Turn.objects.filter(id__range=id_range(session.pk), first_seq__lte=event.seq, last_seq__gte=event.seq).first()
+    calls = ToolCall.objects.filter(id__range=id_range(session.pk, 0, event.seq), last_seq__gte=event.seq)
+    turns = Turn.objects.filter(id__range=id_range(session.pk))
     text = event.text
     return {
         "event": event,
-        "call": call,
-        "turn": turn,
+        "call": calls.order_by("-id").first() if event.lane == "tool" else None,
+        "turn": turns.filter(first_seq__lte=event.seq, last_seq__gte=event.seq).first(),
         "link": request.build_absolute_uri(
             f"{reverse('session-detail', args=[session.public_id])}?at={event.seq}#e{event.seq}"
         ),

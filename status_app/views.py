@@ -74,7 +74,7 @@ def status_detail(request, public_id: str):
         entries = entries.filter(Q(detail__icontains=text) | Q(action__icontains=text))
     context = {"bus": bus, "level_rows": level_rows(bus.levels), "selected_status": status}
     if query.flag("fragment"):
-        first, last = id_range(bus.pk, after=query.integer("after", 0, 0, 2**32 - 1))
+        first, last = id_range(bus.pk, after=query.integer("after", most=2**32 - 1) or 0)
         news = list(entries.filter(id__range=(first, last)).order_by("id")[:NEWS])
         context |= {
             "entries": decorate(news),

@@ -18,3 +18,5 @@ ALLOWED_HOSTS = [*ALLOWED_HOSTS, "testserver"]
 if SQLITE:
     # A file, as in production: an in-memory database locks when sockets read from threads.
     DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
+# The real hasher takes 0.2 s on purpose, for every person of every test.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -45,7 +45,7 @@ def is_alive(pid: int) -> bool:
 class Site:
     """``url``, ``data`` (directory), ``link`` (the one-time sign-in address printed at the first start) and ``output``.
 
-    With ``DATABASE_URL`` set it has a database of its own on that server; Redis, when set, is shared.
+    With ``DATABASE_URL`` and ``REDIS_URL`` set it has a database of its own on those servers.
     """
 
     def __init__(self, *serve_args: str, **env: str):
@@ -55,6 +55,8 @@ class Site:
         self._database = _own_database(self.env.get("DATABASE_URL"))
         if self._database:
             self.env["DATABASE_URL"] = self._database[0]
+        if redis_url := self.env.get("REDIS_URL"):
+            self.env["REDIS_URL"] = _own_redis(redis_url)
         self.env |= env
         self.serve_args = serve_args
         self.output: list[str] = []
@@ -168,6 +170,16 @@ def _own_database(url: str | None):
 
     run("CREATE DATABASE {}")
     return f"{url.rpartition('/')[0]}/{name}", lambda: run("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+
+
+def _own_redis(url: str) -> str:
+    """*url* with the number of an emptied database: a worker must not take the messages of another site."""
+    import redis
+
+    own = f"{url.rpartition('/')[0]}/{1 + secrets.randbelow(15)}"
+    with redis.Redis.from_url(own) as connection:
+        connection.flushdb()
+    return own
 
 
 @contextlib.contextmanager

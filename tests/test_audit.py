@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 import time_machine
-from django.contrib.sessions.models import Session as StoredSession
 from django.db import DatabaseError, connection, transaction
 from django.test import RequestFactory
 from django.utils import timezone
@@ -42,7 +41,8 @@ def test_keys_and_the_command_line_have_names_too(team):
 def test_text_that_a_database_refuses_does_not_fail_the_act(alice, team):
     kept = audit.record(alice, "upload", ("dump", "id", "a\0b\ud800" + "c" * 999), name="\0\ud800")
     kept.refresh_from_db()
-    assert kept.target_name.startswith("a\u2400b?ccc") and len(kept.target_name) == 300
+    assert kept.target_name.startswith("a\u2400b?ccc")
+    assert len(kept.target_name) == 300
 
 
 def test_behind_a_proxy_the_proxys_word_counts_and_otherwise_no_header_does(alice, settings):
@@ -55,9 +55,9 @@ def test_behind_a_proxy_the_proxys_word_counts_and_otherwise_no_header_does(alic
 
 
 def test_an_act_that_is_rolled_back_leaves_no_record(alice, team):
-    with pytest.raises(RuntimeError), transaction.atomic():
+    with transaction.atomic():
         audit.record(alice, "delete", team)
-        raise RuntimeError
+        transaction.set_rollback(True)
     assert not AuditRecord.objects.exists()
 
 
@@ -167,7 +167,9 @@ def test_a_password_typed_as_user_name_is_not_kept(client, alice, team):
 
 
 def test_what_was_refused_is_recorded(victor_client, victor):
-    assert victor_client.post("/team/members/add/", {"team": "red", "username": "eve", "role": "owner"}).status_code == 403
+    assert (
+        victor_client.post("/team/members/add/", {"team": "red", "username": "eve", "role": "owner"}).status_code == 403
+    )
     kept = AuditRecord.objects.get(result="denied")
     assert (kept.actor, kept.target_name) == (victor, "POST /team/members/add/")
 
@@ -185,7 +187,8 @@ def test_the_log_of_a_team_holds_its_members_sign_ins_and_nothing_of_others(alic
     audit.record(bob, "upload", other_team)
     audit.record(bob, "sign_in")
     shared = [r.actor_name for r in alice_client.get("/team/audit/").context["records"]]
-    assert "bob" not in shared and "alice" in shared
+    assert "bob" not in shared
+    assert "alice" in shared
 
 
 def test_the_log_is_filtered_and_paged(alice_client, alice, victor, team):
@@ -199,7 +202,9 @@ def test_the_log_is_filtered_and_paged(alice_client, alice, victor, team):
     assert numbers == list(range(228, -1, -2))
 
 
-@pytest.mark.parametrize("query", ["before=x", "before=%00", "person=%00", "before=" + "9" * 50, "before=-1", "before=²"])
+@pytest.mark.parametrize(
+    "query", ["before=x", "before=%00", "person=%00", "before=" + "9" * 50, "before=-1", "before=²"]
+)
 def test_odd_queries_of_the_log_are_refused_calmly(alice_client, query):
     assert alice_client.get(f"/team/audit/?{query}").status_code in (200, 404)
 
@@ -212,5 +217,4 @@ def test_a_sign_in_that_cannot_be_recorded_fails(client, alice, monkeypatch):
     client.raise_request_exception = False
     answer = client.post("/accounts/login/", {"login": "alice", "password": "alice-correct-horse"})
     assert answer.status_code == 500
-    client.get("/team/")
-    assert not any(s.get_decoded().get("_auth_user_id") for s in StoredSession.objects.all() if s.session_key == getattr(client.session, "session_key", None))
+    assert "_auth_user_id" not in client.session

@@ -26,14 +26,24 @@ def test_a_key_is_256_bits_with_a_prefix_and_only_its_hash_is_stored(team, alice
     key, text = keys.create(team, "ci", ["ingest"], by=alice)
     assert keys.SHAPE.match(text)
     stored = " ".join(str(value) for value in ApiKey.objects.values_list().get(pk=key.pk))
-    assert text not in stored and text[16:] not in stored
+    assert text not in stored
+    assert text[16:] not in stored
     assert bearer(text) == (key.user, key)
     assert not AuditRecord.objects.filter(detail__contains=text[:12]).exists()
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "awk_", "awk_" + "0" * 64, "awk_" + "é" * 64, "awk_\0" + "0" * 63, "x y", "awk_" + "0" * 5000, "AWK_" + "0" * 64],
+    [
+        "",
+        "awk_",
+        "awk_" + "0" * 64,
+        "awk_" + "é" * 64,
+        "awk_\0" + "0" * 63,
+        "x y",
+        "awk_" + "0" * 5000,
+        "AWK_" + "0" * 64,
+    ],
 )
 def test_no_text_but_a_key_gets_in_and_none_breaks_anything(db, text):
     with pytest.raises(AuthenticationFailed):
@@ -91,7 +101,7 @@ def test_last_use_is_written_at_most_once_a_minute(team, django_assert_num_queri
     ],
 )
 def test_a_key_does_what_its_scopes_say_and_no_more(team, scope, permission, method, allowed):
-    key, text = keys.create(team, "k", [scope])
+    key, _text = keys.create(team, "k", [scope])
     request = APIView().initialize_request(RequestFactory().generic(method.upper(), "/"))
     request.user, request.auth = key.user, key
     assert permission().has_permission(request, None) is allowed
@@ -107,7 +117,7 @@ def test_no_key_manages_a_team(team):
 
 
 def test_a_key_names_its_own_team_or_none(team, other_team):
-    key, text = keys.create(team, "k", ["read"])
+    key, _text = keys.create(team, "k", ["read"])
 
     def of(query):
         request = Request(RequestFactory().get("/", query))
@@ -130,7 +140,9 @@ def test_the_command_prints_a_working_key_once(team):
     call_command("create_api_key", "--team", "red", "--scopes", "ingest,read", "--json", "--days", "30", stdout=out)
     made = json.loads(out.getvalue())
     key = keys.find(made["key"])
-    assert key.team == team and key.scopes == "ingest read" and made["scopes"] == ["ingest", "read"]
+    assert key.team == team
+    assert key.scopes == "ingest read"
+    assert made["scopes"] == ["ingest", "read"]
     assert abs(key.expiry - timezone.now() - timedelta(days=30)) < timedelta(minutes=1)
     assert AuditRecord.objects.get(action="create_key").actor_name == "command line"
     plain = StringIO()
@@ -150,7 +162,8 @@ def test_the_page_shows_a_new_key_once_and_revokes_it(team, alice_client):
     answer = alice_client.post("/team/keys/create/", {"name": "ci", "scopes": ["ingest"], "days": ""})
     key = ApiKey.objects.get()
     text = answer.context["new_key_text"]
-    assert text.encode() in answer.content and keys.find(text) == key
+    assert text.encode() in answer.content
+    assert keys.find(text) == key
     assert text.encode() not in alice_client.get("/team/").content
     assert alice_client.post(f"/team/keys/{key.public_id}/revoke/").status_code == 302
     assert keys.find(text) is None

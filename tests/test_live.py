@@ -97,7 +97,7 @@ async def listening(*ears):
 async def test_a_reader_gets_everything_from_its_place_on_once_and_in_order():
     shelf = Shelf(700)
     async with listening(Ear(shelf), Ear(shelf, after=333), Ear(shelf, after=700)) as (first, middle, end):
-        await until(lambda: first.seqs and first.seqs[-1] == 700 and middle.seqs and middle.seqs[-1] == 700, "caught up")
+        await until(lambda: first.seqs[-1:] == middle.seqs[-1:] == [700], "caught up")
         shelf.write(20)
         await until(lambda: all(ear.seqs and ear.seqs[-1] == 720 for ear in (first, middle, end)), "the new ones")
         assert first.seqs == list(range(1, 721))
@@ -313,10 +313,14 @@ async def test_a_client_that_fetched_ahead_is_not_sent_that_again():
 
 async def test_nothing_runs_while_nobody_watches():
     shelf = Shelf(3)
-    others = asyncio.all_tasks()
+
+    def ours():
+        return [task for task in asyncio.all_tasks() if task.get_coro().cr_code.co_filename == live.__file__]
+
     async with listening(Ear(shelf), Ear(shelf)) as ears:
         await until(lambda: all(ear.seqs for ear in ears), "caught up")
-    await until(lambda: asyncio.all_tasks() <= others, "all tasks have ended")
+        assert ours()
+    await until(lambda: not ours(), "all tasks have ended")
     async with listening(Ear(shelf)) as (ear,):
         await until(lambda: ear.seqs == [1, 2, 3], "it starts again")
 

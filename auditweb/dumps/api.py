@@ -256,13 +256,13 @@ class Dumps(DumpView):
         if not access.MayRead().has_permission(request, self):
             raise access.PermissionDenied("This key may not read.")
         params = self.params
-        dumps = dumps_of(request).filter(team=access.team_of(request))
+        dumps = Dump.objects.filter(team=access.team_of(request))  # one of the caller's own teams
         if state := params.word("state", State.values):
             dumps = dumps.filter(state=state)
         if q := params.text("q"):
             dumps = dumps.filter(name__icontains=q)
         page = pages.keyset(
-            dumps.prefetch_related("sessions", "status_buses"),
+            dumps.prefetch_related("created_by", "sessions", "status_buses"),
             params.text("sort") or "-created",
             params.text("cursor"),
             params.limit(),
@@ -451,10 +451,8 @@ class Original(ApiView):
         if first == 0:  # one record for a download, not one for each of its ranges
             with transaction.atomic():
                 audit.record(request, "export", dump, form="original")
-        pieces = store.pieces(dump, first, last - first + 1) if request.method == "GET" else ()
+        pieces = store.pieces(dump, first, last - first + 1)
         return stream(request, pieces, "application/octet-stream", dump.name, 206 if wanted else 200, headers)
-
-    head = get
 
 
 _BYTES = re.compile(r"bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})")

@@ -3,6 +3,7 @@
 import json
 import re
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import urlencode
 from zoneinfo import available_timezones
 
@@ -88,17 +89,17 @@ def dump_detail(request, public_id: str):
 def _detail(request, dump: Dump, status: int = 200, **extra):
     sessions = list(dump.sessions.order_by("first_us", "id")[: SESSIONS + 1])
     left = dump.sessions.count() - SESSIONS if len(sessions) > SESSIONS else 0
-    after = pages.Params(request.GET).integer("bad", 0)
+    after = pages.Params(request.GET).integer("bad") or 0
     bad_lines = _quarantine(dump, after)
     may_change = access.may(request, dump.team, "upload")
-    ended = dump.finished_at and dump.started_at
+    took = dump.finished_at - dump.started_at if dump.finished_at and dump.started_at else None
     context = {
         "dump": dump,
         "records": [(FORMAT_WORDS.get(name, name), n) for name, n in sorted(dump.records.items()) if n],
         "sessions": sessions[:SESSIONS],
         "sessions_left": left,
         "buses": dump.status_buses.order_by("id"),
-        "took": (dump.finished_at - dump.started_at).total_seconds() if ended else None,
+        "took": took.total_seconds() if took is not None else None,
         "bad_lines": bad_lines,
         "bad_first": bad_lines[0].line if bad_lines else None,
         "bad_last": bad_lines[-1].line if bad_lines else None,
@@ -115,17 +116,32 @@ def _detail(request, dump: Dump, status: int = 200, **extra):
     return render(request, template, context, status=status)
 
 
-def _quarantine(dump: Dump, after: int) -> list:
-    """Up to BAD_PAGE bad lines behind line *after*, with ``raw`` (bytes, cut) and ``exact`` (for the copy button)."""
-    bad_lines = list(dump.bad_lines.filter(line__gt=after).order_by("line")[:BAD_PAGE])
-    for bad in bad_lines:
-        bad.raw = store.read(dump, bad.offset, min(bad.size, RAW_BYTES)).rstrip(b"\n")
-        bad.cut = bad.size > RAW_BYTES
-        bad.exact = json.dumps(bad.raw.decode("utf-8", "replace"))
-    return bad_lines
+class Quarantined(NamedTuple):
+    """A bad line as its row shows it: ``raw`` has at most RAW_BYTES, ``exact`` is its text as JSON (to copy)."""
+
+    line: int
+    offset: int
+    size: int
+    reason: str
+    raw: bytes
+    exact: str
+
+    @property
+    def cut(self) -> bool:
+        return self.size > RAW_BYTES
 
 
-def _more_bad(request, dump: Dump, bad_lines: list) -> str:
+def _quarantine(dump: Dump, after: int) -> list[Quarantined]:
+    """Up to BAD_PAGE bad lines behind line *after*, in file order."""
+    rows = []
+    for bad in dump.bad_lines.filter(line__gt=after).order_by("line")[:BAD_PAGE]:
+        raw = store.read(dump, bad.offset, min(bad.size, RAW_BYTES)).removesuffix(b"\n")
+        exact = json.dumps(raw.decode("utf-8", "replace"))
+        rows.append(Quarantined(bad.line, bad.offset, bad.size, bad.reason, raw, exact))
+    return rows
+
+
+def _more_bad(request, dump: Dump, bad_lines: list[Quarantined]) -> str:
     if len(bad_lines) < BAD_PAGE or not dump.bad_lines.filter(line__gt=bad_lines[-1].line).exists():
         return ""
     return _with(request, bad=bad_lines[-1].line)

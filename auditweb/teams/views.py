@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from auditweb.teams import access, audit, keys, links, members
 from auditweb.teams.forms import KeyForm, MemberForm
-from auditweb.teams.models import AuditRecord, Membership, Role
+from auditweb.teams.models import AuditRecord, Role
 
 PAGE = 100  # audit records
 INVITED_MINUTES = 7 * 24 * 60  # how long the link of a new member works
@@ -162,9 +162,7 @@ def _team_page(request, team, status=200, **extra):
     context = {
         "of_team": team,
         "my_role": role,
-        "memberships": team.memberships.filter(user__is_service=False)
-        .select_related("user")
-        .order_by("user__username"),
+        "memberships": _people(team).order_by("user__username"),
         "roles": Role.choices,
     }
     if role == Role.OWNER:
@@ -185,7 +183,11 @@ def _membership(request):
     name = request.POST.get("username", "")
     if "\0" in name:
         raise Http404("No such member.")
-    return team, get_object_or_404(Membership.objects.select_related("user"), team=team, user__username=name)
+    return team, get_object_or_404(_people(team), user__username=name)
+
+
+def _people(team):
+    return team.memberships.filter(user__is_service=False).select_related("user")
 
 
 def _back(team):

@@ -153,7 +153,8 @@ def visible(raw: str | bytes) -> SafeString:
 def here(context, **changes) -> str:
     """This page's query with *changes* made and the cursor dropped: ``?state=failed&team=a``; None takes one out."""
     query = context["request"].GET.copy()
-    query.pop("cursor", None)
+    for name in ("cursor", "fragment", "after"):  # where and how much, not what
+        query.pop(name, None)
     for name, value in changes.items():
         query.pop(name, None)
         if value not in (None, ""):

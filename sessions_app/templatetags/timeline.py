@@ -3,6 +3,7 @@
 ``row_view`` says the same as ``view`` in static/js/row.js, word for word; a test holds the two against each other.
 """
 
+import json
 import re
 from math import floor
 
@@ -67,10 +68,9 @@ def visible(text) -> str:
 
 
 @register.filter
-def exact_text(text: str) -> SafeString:
-    """Text for an attribute from which it is copied to the character; HTML would turn a bare CR into a line feed."""
-    escaped = format_html("{}", text)
-    return mark_safe(escaped.replace("\r", "&#13;").replace("\n", "&#10;"))  # noqa: S308  # escaped above
+def exact_text(text: str) -> str:
+    """Text as a JSON string, for an attribute from which scripts copy it to the character; HTML changes a bare CR."""
+    return json.dumps(text)
 
 
 @register.filter
@@ -113,7 +113,7 @@ def _label(lane: str, kind: str) -> str:
 
 @register.simple_tag
 def row_view(row: dict) -> dict:
-    """What a row says, as plain values; the same as ``view`` in row.js with the UTC clock and the gap in ``row["gap"]``."""
+    """What a row says, as plain values: ``view`` of row.js with the UTC clock and the gap in ``row["gap"]``."""
     gap = row.get("gap")
     lane = row["lane"] if row["lane"] in LANES else "other"
     status = visible(row["status"]) if row["status"] else ""
@@ -167,13 +167,13 @@ def _tree(value, depth: int, left: list[int]) -> SafeString:
 
 def _branch(value: dict | list, depth: int, left: list[int]) -> SafeString:
     size = len(value)
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
     is_map = isinstance(value, dict)
     if not size:
         return format_html('<span class="json-word">{}</span>', "{ }" if is_map else "[ ]")
     named = f"{{ {size} }}" if is_map else f"[ {size} ]"
     if depth >= TREE_DEPTH:
         return format_html('<span class="soft">{} deeper: see the raw line</span>', named)
-    pairs = value.items() if is_map else enumerate(value)
     drawn = []
     for key, child in pairs:
         if len(drawn) >= TREE_CHILDREN or left[0] <= 0:

@@ -7,10 +7,13 @@ const PAUSE_MS = 60;  // while a key is held down, only where it stops is fetche
 export class Details {
   /** `pane` is filled with the fragment of the event; `address(seq)` says where it is. */
   constructor(pane, address, {
-    fetch = globalThis.fetch, later = setTimeout, cancel = clearTimeout, parse = parseHtml, shown = () => {},
+    fetch = globalThis.fetch, later = setTimeout, cancel = clearTimeout, parse = parseHtml, tidy = refresh,
   } = {}) {
-    Object.assign(this, { pane, address, later, cancel, parse, shown });
+    Object.assign(this, { pane, address, parse, tidy });
+    // The browser's own functions refuse to be called as methods of something else.
     this.fetch = (...args) => fetch(...args);
+    this.later = (...args) => later(...args);
+    this.cancel = (...args) => cancel(...args);
     this.cache = new Map();
     this.seq = Number(pane.dataset.seq) || 0;
   }
@@ -58,8 +61,7 @@ export class Details {
     this.pane.dataset.seq = String(seq);
     this.pane.removeAttribute("aria-busy");
     this.pane.scrollTop = 0;
-    refresh(this.pane);
-    this.shown(seq);
+    this.tidy(this.pane);
   }
 }
 

@@ -17,36 +17,48 @@ export function pause(running, failures) {
   return Math.min(LONGEST_MS, (running ? RUNNING_MS : IDLE_MS) * 2 ** Math.min(failures, 5));
 }
 
-/** Ask once. Answers whether the part still changes; throws when there is no good answer. */
-export async function update(part, { fetch = globalThis.fetch, parse = parseHtml, after = refresh } = {}) {
-  const answer = await fetch(part.dataset.live, { headers: { Accept: "text/html" }, credentials: "same-origin" });
+/** Ask `url` once and bring `parts` up to date. Throws when there is no good answer. */
+export async function update(parts, url, { fetch = globalThis.fetch, parse = parseHtml, after = refresh } = {}) {
+  const answer = await fetch(url, { headers: { Accept: "text/html" }, credentials: "same-origin" });
   if (!answer.ok || answer.redirected) throw new Error(`${answer.status}`);
-  const fresh = parse(await answer.text()).getElementById(part.id);
-  if (!fresh) throw new Error("not the same part");
-  after(fresh);  // times first, so that comparing does not undo them
-  morph(part, fresh);
-  return part.querySelector("[data-running]") !== null;
+  const page = parse(await answer.text());
+  for (const part of parts) {
+    const fresh = page.getElementById(part.id);
+    if (!fresh) throw new Error(`no ${part.id} in the answer`);
+    after(fresh);  // times first, so that comparing does not undo them
+    morph(part, fresh);
+  }
 }
 
 const parseHtml = (text) => new DOMParser().parseFromString(text, "text/html");
 
-/** Keep all parts of the page fresh. A part can be asked at once by the event `auditweb:look` on document. */
+/** Keep all parts of the page fresh, those with the same address together. `auditweb:look` on document asks at once. */
 export function start({ later = setTimeout, stop = clearTimeout } = {}) {
+  const groups = new Map();
   for (const part of document.querySelectorAll("[data-live]")) {
-    let failures = 0, timer;
+    groups.set(part.dataset.live, [...(groups.get(part.dataset.live) ?? []), part]);
+  }
+  for (const [url, parts] of groups) {
+    let failures = 0, timer, asking = false;
     const look = async () => {
       stop(timer);
+      if (asking) return;
       if (!document.hidden) {
+        asking = true;
         try {
-          await update(part);
+          await update(parts, url);
           failures = 0;
         } catch {
           failures += 1;
         }
+        asking = false;
       }
       plan();
     };
-    const plan = () => { timer = later(look, pause(part.querySelector("[data-running]") !== null, failures)); };
+    const plan = () => {
+      const running = parts.some((part) => part.querySelector("[data-running]") !== null);
+      timer = later(look, pause(running, failures));
+    };
     document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
     document.addEventListener("auditweb:look", look);
     plan();

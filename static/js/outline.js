@@ -83,6 +83,13 @@ export class Outline {
     }
   }
 
+  /** How many rows have no readable time. */
+  get untimed() {
+    let count = 0;
+    for (let i = 0; i < this.length; i++) if (Number.isNaN(this.at[i])) count++;
+    return count;
+  }
+
   /** {lane: {count, failed, duration_ms}} for the table that says in words what the canvas draws. */
   counts() {
     const table = {};

@@ -472,19 +472,30 @@ export class Overview {
     context.strokeRect(GUTTER + x - 2, slot * LANE_HEIGHT + 2, Math.min(wide, this.scale.width - x + 4), LANE_HEIGHT - 4);
   }
 
+  /** Rows per pixel of the strip; the strip shows the whole session, so only its length and width change it. */
+  #density(whole) {
+    const { outline, scale, at } = this;
+    const key = [outline.length, outline.revision, scale.width, scale.least, scale.most].join();
+    if (this.dense?.key !== key) {
+      const density = new Uint16Array(Math.ceil(scale.width) + 1);
+      let most = 1;
+      for (let i = 0; i < outline.length; i++) {
+        const x = Math.round(whole(at[i]));
+        if (x >= 0 && x < density.length && ++density[x] > most) most = density[x];
+      }
+      this.dense = { key, density, most };
+    }
+    return this.dense;
+  }
+
   #strip() {
     const height = this.strip.clientHeight;
     if (!height) return;
     const context = this.#context(this.strip, height);
-    const { colors, scale, outline, at } = this;
+    const { colors, scale } = this;
     const reach = scale.most - scale.least;
     const whole = (ms) => ((ms - scale.least) / reach) * scale.width;
-    const density = new Uint16Array(Math.ceil(scale.width) + 1);
-    let most = 1;
-    for (let i = 0; i < outline.length; i++) {
-      const x = Math.round(whole(at[i]));
-      if (x >= 0 && x < density.length && ++density[x] > most) most = density[x];
-    }
+    const { density, most } = this.#density(whole);
     context.fillStyle = colors["c-other"];
     const room = height - 6;
     density.forEach((number, x) => {

@@ -22,8 +22,10 @@ const KEPT = 5000;  // rows at hand, about 5 MB
 export class Rows {
   /** `url`: the timeline address. `arrived(rows)` is called for every answer, `failed(error)` when one does not come. */
   constructor(url, { arrived, failed = () => {}, fetch = globalThis.fetch, later = setTimeout, kept = KEPT } = {}) {
-    Object.assign(this, { url, arrived, failed, later, kept });
+    Object.assign(this, { url, arrived, failed, kept });
+    // The browser's own functions refuse to be called as methods of something else.
     this.fetch = (...args) => fetch(...args);
+    this.later = (...args) => later(...args);
     this.cache = new Map();  // in order of use, the oldest first
     this.flying = new Map();  // seq → the request that fetches it
     this.attempts = 0;

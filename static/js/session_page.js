@@ -36,7 +36,7 @@ export class SessionPage {
     this.table = part("counts");
     this.filter = fromAddress(location.search);
     this.selected = Number(new URLSearchParams(location.search).get("at")) || 0;
-    this.live = root.dataset.live === "true";
+    this.live = root.dataset.isLive === "true";
     this.following = this.live && !this.selected;
     this.unread = 0;
     this.buffer = [];
@@ -92,6 +92,12 @@ export class SessionPage {
   }
 
   #counts() {
+    const untimed = this.root.querySelector('[data-part="untimed"]');
+    const count = this.outline.untimed;
+    untimed.hidden = !count;
+    untimed.textContent = count === this.outline.length
+      ? "No event has a readable time: the lanes show their order."
+      : `Not drawn: ${count} without a readable time. The transcript has them in the order of their file.`;
     const body = this.table?.tBodies[0];
     if (!body) return;
     body.replaceChildren(...Object.entries(this.outline.counts()).map(([lane, { count, failed, duration_ms: ms }]) => {
@@ -511,6 +517,7 @@ export class SessionPage {
         event.preventDefault();
         this.#tab(event.target.closest("[data-tab]").dataset.tab);
       } else if (act) this.#act(act.dataset.act);
+      else this.#inside(event);
     });
     this.findForm.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -533,6 +540,16 @@ export class SessionPage {
     document.addEventListener("auditweb:theme", () => this.overview.recolor());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.overview.recolor());
     addEventListener("popstate", () => location.reload());
+  }
+
+  /** A link of the details to another event of this session needs no new page. */
+  #inside(event) {
+    const link = event.target.closest('[data-part="details"] a[href]');
+    const url = link && new URL(link.href);
+    const seq = url?.pathname === location.pathname ? Number(url.searchParams.get("at")) : 0;
+    if (!seq) return;
+    event.preventDefault();
+    this.select(seq, { where: "center" });
   }
 
   #overviewKey(event) {

@@ -10,8 +10,9 @@ const WORDS = {
   waiting: "waiting", sending: "sending", queued: "queued", reading: "reading", done: "done",
   duplicate: "already here", failed: "failed", cancelled: "cancelled",
 };
-const number = new Intl.NumberFormat("en");
-const count = (n, one, many = `${one}s`) => `${number.format(n)} ${n === 1 ? one : many}`;
+const grouped = new Intl.NumberFormat("en");
+const number = (n) => grouped.format(n).replaceAll(",", "\u202f");  // as auditweb/templatetags/words.py writes them
+const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
 
 function storage(name) {
   try {
@@ -29,7 +30,7 @@ export function sentence(state) {
   if (phase === "sending") return `${percent(share(state))} of ${bytes(state.size)} sent`;
   if (phase === "queued") return "All bytes are here; waits for a worker. You can leave this page.";
   if (phase === "reading") {
-    const speed = dump?.lines_per_s ? ` · ${number.format(Math.round(dump.lines_per_s))} lines/s` : "";
+    const speed = dump?.lines_per_s ? ` · ${number(Math.round(dump.lines_per_s))} lines/s` : "";
     return `${percent(share(state))} · ${count(dump?.lines ?? 0, "line")}${speed}`;
   }
   if (phase === "cancelled") return "Cancelled. Nothing more is read of it.";
@@ -91,11 +92,12 @@ class Entry {
     if (part === null) bar.removeAttribute("value");
     else bar.value = part;
     this.at("text").textContent = sentence(this.state);
+    this.at("text").hidden = !this.at("text").textContent;
     this.at("fault").textContent = error;
     this.at("fault").hidden = !error;
     const links = [];
     for (const session of dump?.sessions ?? []) links.push(link(session.url, session.title || "Session"));
-    for (const bus of dump?.status_buses ?? []) links.push(link(bus.url, `Status: ${bus.name} (${number.format(bus.entries)})`));
+    for (const bus of dump?.status_buses ?? []) links.push(link(bus.url, `Status: ${bus.name} (${number(bus.entries)})`));
     if (dump?.bad_lines) links.push(link(`${pageOf(dump)}#quarantine`, `${count(dump.bad_lines, "line")} could not be read`));
     if (dump?.naive_lines && dump.zone_source === "assumed") links.push(link(`${pageOf(dump)}#zone`, "Tell the time zone"));
     if (dump?.id) links.push(link(pageOf(dump), "Dump"));
@@ -104,6 +106,7 @@ class Entry {
     if (holder.dataset.now !== now) {
       holder.dataset.now = now;
       holder.replaceChildren(...links);
+      holder.hidden = links.length === 0;
     }
   }
 }

@@ -5,6 +5,7 @@
 
 // Chromium caps an element at 33 554 428 px, Firefox near 17 900 000; beyond this the scroll bar is scaled.
 export const TALLEST = 15_000_000;
+const FOLLOWING = 4;  // Node.DOCUMENT_POSITION_FOLLOWING
 
 /**
  * Where a scroll bar of limited length stands in a list of any length.
@@ -81,8 +82,10 @@ export class VirtualList {
   }
 
   resize() {
+    const { atEnd } = this;
     this.view = this.box.clientHeight;
     this.setCount(this.count);
+    if (atEnd && this.count) this.show(this.count - 1, "end");
   }
 
   /** The list has `count` rows now; what is on the screen stays where it is. */
@@ -147,6 +150,19 @@ export class VirtualList {
     }
     for (const element of this.spare) element.hidden = true;
     this.seen(first, end);
+    clearTimeout(this.ordering);
+    this.ordering = setTimeout(() => this.#order(), 250);  // ms; not while somebody scrolls
+  }
+
+  /** Bring the elements into reading order, for whoever hears the page instead of seeing it. */
+  #order() {
+    const wanted = [...this.rows].sort(([a], [b]) => a - b).map(([, element]) => element);
+    if (wanted.every((element, i) => !i || wanted[i - 1].compareDocumentPosition(element) & FOLLOWING)) return;
+    const focused = wanted.indexOf(document.activeElement);  // moving that one would take the focus from it
+    wanted.forEach((element, i) => {
+      if (i < focused) this.sheet.insertBefore(element, wanted[focused]);
+      else if (i > focused) this.sheet.append(element);
+    });
   }
 
   /** Draw again the rows on the screen for which `which(index)` holds. */

@@ -37,9 +37,16 @@ class Command(BaseCommand):
 
     def handle(self, *, host, port, no_worker, **options):
         if settings.DEBUG and not is_local(host):
-            raise CommandError(
-                f"AUDITWEB_DEBUG is on: refusing to listen on {host}, where others would see tracebacks."
-            )
+            raise CommandError(f"AUDITWEB_DEBUG is on: refusing to listen on {host}: others would see tracebacks.")
+        # Until the reactor installs handlers of its own, SIGTERM ends the start as ^C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            self.serve(host, port, with_worker=not no_worker)
+        except KeyboardInterrupt:
+            pass
+
+    def serve(self, host: str, port: int, with_worker: bool) -> None:
+        """Serve until SIGINT or SIGTERM; raises CommandError when *port* cannot be had."""
         from auditweb import server  # first of all, since it decides which reactor Twisted has
 
         try:
@@ -50,32 +57,25 @@ class Command(BaseCommand):
             raise CommandError(f"cannot listen on {host}:{port}: {e.strerror}. Choose another port with --port.") from e
         migrate()
 
-        from twisted.internet import reactor
-
         from auditweb.asgi import application
         from auditweb.teams.links import first_run
 
-        address = _address(host, sock.getsockname()[1])
+        address = settings.PUBLIC_URL or _address(host, sock.getsockname()[1])
         link = first_run()
-        self.stdout.write(f"auditweb is at {settings.PUBLIC_URL or address}")
-        if link:
-            self.stdout.write(f"Sign in for the first time (works once): {settings.PUBLIC_URL or address}{link}")
-        if not is_local(host) and not settings.PUBLIC_URL:
-            self.stderr.write("Others can reach this address without encryption: set PUBLIC_URL and a proxy with TLS.")
-        self.stdout.flush()
-
-        worker = None if no_worker else Worker()
+        worker = Worker()
         try:
-            with _stopped_by_signals():
-                if worker:
-                    worker.look_after()
-                    reactor.addSystemEventTrigger("before", "shutdown", worker.ask_to_stop)
-                server.Server(application, sock).run()
-        except KeyboardInterrupt:  # a signal before the server ran
-            sock.close()
+            if with_worker:
+                worker.look_after()
+                server.reactor.addSystemEventTrigger("before", "shutdown", worker.ask_to_stop)
+            self.stdout.write(f"auditweb is at {address}")
+            if link:
+                self.stdout.write(f"Sign in for the first time (works once): {address}{link}")
+            if not is_local(host) and not settings.PUBLIC_URL:
+                self.stderr.write("This address is open to others, unencrypted: use a proxy with TLS, set PUBLIC_URL.")
+            self.stdout.flush()
+            server.Server(application, sock).run()
         finally:
-            if worker:
-                worker.stop()
+            worker.stop()
 
 
 def migrate() -> None:
@@ -108,16 +108,6 @@ def _address(host: str, port: int) -> str:
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
 
-@contextlib.contextmanager
-def _stopped_by_signals():
-    """Until the reactor installs its own handlers, SIGTERM ends the start as ^C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 class Worker:
     """The child process that runs imports: started, started again when it dies, stopped with the server.
 
@@ -135,10 +125,10 @@ class Worker:
 
     def look_after(self) -> None:
         """Start the worker when there is none; call again every moment."""
-        from twisted.internet import reactor
+        from auditweb.server import reactor
 
         now = time.monotonic()
-        if self.process and self.process.poll() is not None:
+        if self.process and self.process.poll() is not None and not self.stopping:
             if now - self.started_at > LIVED_LONG:
                 self.pause = FIRST_PAUSE
             logger.error("the worker ended with status %s; next start in %g s", self.process.returncode, self.pause)

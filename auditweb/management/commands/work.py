@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
+import warnings
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
@@ -18,7 +18,6 @@ STOP_SECONDS = 4  # a running import is cut after this; its checkpoint is commit
 ORPHAN_SECONDS = 1  # the same for a worker whose parent is gone: nobody waits for it
 NICENESS = 10  # pages come first on a machine of two cores
 BEAT_SECONDS = 5
-READ_MESSAGE_SECONDS = 60  # messages that were read are removed after this; none is ever read twice
 PR_SET_PDEATHSIG = 1
 
 
@@ -36,8 +35,13 @@ class Command(BaseCommand):
             _die_with_parent()
             threading.Thread(target=_watch, args=(watch_fd,), daemon=True).start()
         from celery import signals
+        from celery.exceptions import SecurityWarning
 
+        from auditweb import broker
         from auditweb.celery import app
+
+        # Celery warns of pickled messages that run as root; ours are JSON, with ids as arguments.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
 
         def stopping(**_):
             _exit_after(STOP_SECONDS, 0)
@@ -47,6 +51,7 @@ class Command(BaseCommand):
         if not settings.REDIS_URL:
             # Remote control would poll a second queue in the broker's directory; with one machine nobody asks.
             app.conf.worker_enable_remote_control = False
+            broker.tidy(str(settings.CELERY_BROKER_TRANSPORT_OPTIONS["processed_folder"]))
         if not no_beat:
             signals.worker_ready.connect(lambda **_: _start_beat(app), weak=False)
         app.worker_main(
@@ -67,7 +72,7 @@ def _start_beat(app):
     """The schedule runs in a thread: ``-B`` would fork a process that outlives a killed worker."""
     from celery.beat import EmbeddedService, Scheduler
 
-    EmbeddedService(app, thread=True, scheduler_cls=Scheduler).start()
+    EmbeddedService(app, thread=True, scheduler_cls=Scheduler).start()  # type: ignore[union-attr]
 
 
 def _die_with_parent():
@@ -87,9 +92,15 @@ def _watch(fd):
 
 
 def _exit_after(seconds, status):
+    """End the process at once when it is idle, else after *seconds*; Celery alone takes up to 4 s when idle."""
+
     def end():
-        time.sleep(seconds)
+        deadline = time.monotonic() + seconds
+        while state.reserved_requests and time.monotonic() < deadline:
+            time.sleep(0.05)
         os._exit(status)
+
+    from celery.worker import state
 
     threading.Thread(target=end, daemon=True).start()
 
@@ -100,18 +111,6 @@ def _say_hello():
     while True:
         try:
             health.worker_is_there()
-            if not settings.REDIS_URL:
-                _remove_read_messages(Path(settings.CELERY_BROKER_TRANSPORT_OPTIONS["processed_folder"]))
         except Exception as e:
             logger.warning("cannot say that the worker is there: %s", e)
         time.sleep(BEAT_SECONDS)
-
-
-def _remove_read_messages(folder):
-    limit = time.time() - READ_MESSAGE_SECONDS
-    for path in folder.glob("*.msg"):
-        try:
-            if path.stat().st_mtime < limit:
-                path.unlink()
-        except FileNotFoundError:  # another worker was faster
-            pass

@@ -1,0 +1,51 @@
+"""Addresses of the API. No logic.
+
+Lists and objects end with a slash, what belongs to an object does not. Both spellings answer, for people who type
+addresses; the schema names one.
+"""
+
+from django.contrib.auth.decorators import login_required
+from django.urls import URLPattern, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from rest_framework.permissions import IsAuthenticated
+
+from auditweb.dumps import api as dumps
+from sessions_app import api as sessions
+from status_app import api as status
+
+docs = SpectacularSwaggerSplitView.as_view(url_name="api-schema", template_name="api/docs.html")
+
+
+def _route(address: str, view, name: str) -> list[URLPattern]:
+    other = address[:-1] if address.endswith("/") else f"{address}/"
+    return [path(address, view.as_view(), name=name), path(other, view.as_view(schema=None), name=f"{name}-too")]
+
+
+urlpatterns = [
+    path("schema/", SpectacularAPIView.as_view(permission_classes=[IsAuthenticated]), name="api-schema"),
+    path("docs/", login_required(docs), name="api-docs"),
+    *_route("dumps/", dumps.Dumps, "api-dump-list"),
+    *_route("dumps/<str:id>", dumps.OneDump, "api-dump-detail"),
+    *_route("dumps/<str:id>/bytes", dumps.DumpBytes, "api-dump-bytes"),
+    *_route("dumps/<str:id>/finish", dumps.FinishDump, "api-dump-finish"),
+    *_route("dumps/<str:id>/cancel", dumps.CancelDump, "api-dump-cancel"),
+    *_route("dumps/<str:id>/retry", dumps.RetryDump, "api-dump-retry"),
+    *_route("dumps/<str:id>/bad-lines", dumps.BadLines, "api-dump-bad-lines"),
+    *_route("dumps/<str:id>/original", dumps.Original, "api-dump-original"),
+    *_route("sessions/", sessions.Sessions, "api-session-list"),
+    *_route("sessions/<str:id>/", sessions.OneSession, "api-session-detail"),
+    *_route("sessions/<str:id>/timeline", sessions.Timeline, "api-session-timeline"),
+    *_route("sessions/<str:id>/outline", sessions.Outline, "api-session-outline"),
+    *_route("sessions/<str:id>/turns", sessions.Turns, "api-session-turns"),
+    *_route("sessions/<str:id>/tool-calls", sessions.ToolCalls, "api-session-tool-calls"),
+    *_route("sessions/<str:id>/events/<int:seq>", sessions.OneEvent, "api-session-event"),
+    *_route("sessions/<str:id>/summary", sessions.SummaryCounters, "api-session-summary"),
+    *_route("sessions/<str:id>/summary.txt", sessions.SummaryText, "api-session-summary-text"),
+    *_route("sessions/<str:id>/export", sessions.Export, "api-session-export"),
+    *_route("status/", status.Buses, "api-status-list"),
+    *_route("status/<str:id>/", status.OneBus, "api-status-detail"),
+    *_route("status/<str:id>/entries", status.Entries, "api-status-entries"),
+    *_route("status/<str:id>/recent", status.RecentEntries, "api-status-recent"),
+    *_route("status/<str:id>/recent.txt", status.RecentText, "api-status-recent-text"),
+    *_route("status/<str:id>/summary.txt", status.SummaryText, "api-status-summary-text"),
+]

@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  createRow, exactTime, fillPlaceholder, fillRow, gapText, gapWarmth, isFailure, milliseconds, stateOf, view, visible,
+} from "../../static/js/row.js";
+import { document } from "./mini_dom.js";
+
+export const row = (more = {}) => ({
+  seq: 4, at: "2026-03-20T11:56:13.404204Z", ts: "", ts_quality: "aware", kind: "speech", lane: "user", role: "user",
+  agent: "", tool: "", status: "", duration_ms: null, text: "hello", cut: null, turn: 1, call: null, run: null,
+  visibility: "", dump: "d", line: 4, flags: [], ...more,
+});
+
+test("a tool row says its name, its status in a word and its time", () => {
+  const said = view(row({ lane: "tool", kind: "tool_call", tool: "describe_screen", status: "ok", duration_ms: 5885.99 }));
+  assert.equal(said.label, "TOOL");
+  assert.equal(said.name, "describe_screen");
+  assert.equal(said.stateWord, "OK");
+  assert.equal(said.duration, "5886 ms");
+  assert.match(said.exact, /^ended 2026-03-20 11:56:13\.404204 UTC$/);
+});
+
+test("a failed row is marked, whatever the case of its status, and so is every row of the error lane", () => {
+  assert.match(view(row({ lane: "tool", status: "FAILED" })).classes, /\bfailed\b/);
+  assert.match(view(row({ lane: "error", kind: "error" })).classes, /\bfailed\b/);
+  assert.doesNotMatch(view(row({ lane: "tool", status: "cancelled" })).classes, /\bfailed\b/);
+  assert.ok(isFailure("error", ""));
+  assert.equal(stateOf("weird"), "other");
+  assert.equal(stateOf(null), "other");
+});
+
+test("a row without a readable time shows a dash", () => {
+  const said = view(row({ at: null, ts_quality: "missing" }));
+  assert.equal(said.time, "–");
+  assert.equal(said.exact, "No readable time");
+  assert.equal(exactTime("2026-03-20T11:56:02+00:00"), "2026-03-20 11:56:02 UTC");
+});
+
+test("a gap is shown from one second on, only on a reply, and warms", () => {
+  assert.equal(gapText(999), "");
+  assert.equal(gapText(2000), "+2.0 s");
+  assert.equal(gapText(59_949), "+59.9 s");
+  assert.equal(gapText(59_950), "+1 min 00 s");
+  assert.equal(gapText(185_000), "+3 min 05 s");
+  assert.deepEqual([null, NaN, 500, 1000, 3000, 8000].map(gapWarmth), [0, 0, 0, 1, 2, 3]);
+  assert.equal(view(row({ lane: "user" }), { gap: 4000 }).gap, "");
+  assert.equal(view(row({ lane: "assistant" }), { gap: 4000 }).gap, "+4.0 s");
+});
+
+test("what cannot be seen is made visible, and right-to-left text is left alone", () => {
+  assert.equal(visible("a\u0000\u001b[31m\u007f\u0085"), "a\u2400\u241b[31m\u2421\ufffd");
+  assert.equal(visible("\u202egnp.exe"), "⟨U+202E⟩gnp.exe");
+  assert.equal(visible("שלום\nx\ty"), "שלום\nx\ty");
+});
+
+test("long text is cut between characters, never inside one", () => {
+  const said = view(row({ text: "😀".repeat(500) }));
+  assert.equal(said.text, `${"😀".repeat(400)}…`);
+  assert.equal(view(row({ text: "é".repeat(400) })).text, "é".repeat(400));
+});
+
+test("milliseconds are whole, and tiny ones are not zero", () => {
+  assert.deepEqual([null, 0, 0.4, 0.5, 1, 2.5, 5885.9999].map(milliseconds),
+    ["", "0 ms", "<1 ms", "<1 ms", "1 ms", "3 ms", "5886 ms"]);
+});
+
+test("text of a dump never becomes markup", () => {
+  const html = fillRow(createRow(document), row({ text: "<img src=x onerror=alert(1)>", agent: "<b>" })).outerHTML;
+  assert.ok(!html.includes("<img"));
+  assert.ok(!html.includes("<b>"));
+});
+
+test("an element used again keeps nothing of the row before", () => {
+  const used = createRow(document);
+  fillRow(used, row({ lane: "tool", tool: "x", status: "failed", cut: 500, flags: ["nul", "more"], agent: "a" }));
+  fillPlaceholder(used, 9);
+  const after = fillRow(used, row({ seq: 9 })).outerHTML;
+  assert.equal(after, fillRow(createRow(document), row({ seq: 9 })).outerHTML);
+});
+
+test("an unknown lane is drawn plainly with the producer's own word", () => {
+  const said = view(row({ lane: "from_the_future", kind: "zap" }));
+  assert.equal(said.label, "zap");
+  assert.match(said.classes, /lane-other/);
+});
