@@ -15,6 +15,7 @@ test: ## everything: linters, node, browser, PostgreSQL with Redis, SQLite
 	@$(MAKE) --no-print-directory lint
 	node --test tests/js/*.test.js
 	$(PYTHON) -m pytest tests/browser
+	$(PYTHON) -m tests.servers -- $(PYTHON) -m pytest tests/browser -k "dropped_file or another_process"
 	$(PYTHON) -m tests.servers -- $(PYTHON) -m pytest tests --ignore tests/browser
 	$(PYTHON) -m pytest tests --ignore tests/browser -m "not postgres and not redis"
 
@@ -24,7 +25,7 @@ lint:
 	.venv/bin/ruff format --check
 	.venv/bin/djade --target-version 5.2 --check $(TEMPLATES)
 	.venv/bin/lint-imports
-	.venv/bin/mypy
+	AUDITWEB_DATA=.mypy_cache/data .venv/bin/mypy
 
 format:
 	@.ci/setup test

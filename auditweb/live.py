@@ -112,12 +112,14 @@ async def _ring(key: str) -> None:
         await get_channel_layer().group_send(GROUP, {"type": "log.grew", "log": key})
 
 
+_ringer = _Ringer()
+
+
 def _new_ringer() -> None:
     global _ringer
     _ringer = _Ringer()
 
 
-_new_ringer()
 os.register_at_fork(after_in_child=_new_ringer)  # threads do not survive a fork
 
 
@@ -149,7 +151,7 @@ class Frame(NamedTuple):
 
     texts: list[str]
     last: int  # the place behind it
-    count: int  # entries
+    events: int
     size: int  # bytes of their JSON
 
 
@@ -348,14 +350,14 @@ class Reader:
                 task.add_done_callback(lambda _: self.wake())
             return False
         frame = task.result()
-        full = self._events + frame.count > WINDOW_EVENTS or self._bytes + frame.size > WINDOW_BYTES
+        full = self._events + frame.events > WINDOW_EVENTS or self._bytes + frame.size > WINDOW_BYTES
         if full and self._unacked:  # a frame of its own may be larger than the window
             self._full_since = asyncio.get_running_loop().time()
             return False
         self.cursor = frame.last
-        if frame.count:
-            self._unacked.append((frame.last, frame.count, frame.size))
-            self._events += frame.count
+        if frame.events:
+            self._unacked.append((frame.last, frame.events, frame.size))
+            self._events += frame.events
             self._bytes += frame.size
         for text in frame.texts:
             await self._send(text)
@@ -469,6 +471,7 @@ class Hub:
         """Ring when any connection, of this process or another, has committed."""
         loop = asyncio.get_running_loop()
         uri = f"file:{quote(str(settings.DATABASES['default']['NAME']))}?mode=ro"
+        silent = False
         while True:
             try:
                 # timeout 0: this runs in the event loop and may never wait for a lock
@@ -477,18 +480,22 @@ class Hub:
                     while loop.time() < until:
                         (version,) = db.execute("PRAGMA data_version").fetchone()
                         if version != seen:
-                            seen = version
+                            seen, silent = version, False
                             self._rung.set()
                         await asyncio.sleep(BELL_SECONDS)
             except sqlite3.Error as e:  # polling goes on meanwhile
-                logger.info("no data_version: %s", e)
+                if not silent:
+                    logger.warning("no doorbell from SQLite, polling goes on: %s", e)
+                silent = True
                 await asyncio.sleep(1)
 
     async def _hear_layer(self) -> None:
         """Ring when a watched log is named on the channel layer."""
         pause, silent = 1.0, False
         # A Redis client that is connecting may swallow a cancellation: it is looked for, or this would never end.
-        cancelled = asyncio.current_task().cancelling
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled = task.cancelling
         while not cancelled():
             channel = None
             try:
@@ -542,10 +549,10 @@ class Hub:
             answers = {}
             for who, ask in asks.items():
                 if ask.done() and not ask.cancelled():
-                    if ask.exception() is None:
+                    try:
                         answers[who] = ask.result()
-                    else:
-                        self.trouble(ask.exception())
+                    except Exception as e:
+                        self.trouble(e)
             for reader in due:
                 reader.beat(now, answers.get(reader.who, 0))
 

@@ -1,12 +1,16 @@
-"""The real settings; only the data directory is a fresh one, removed when the process ends."""
+"""The real settings; only the data directory is a fresh one, removed when the run ends."""
 
 import atexit
 import os
 import shutil
 import tempfile
 
-_data = tempfile.mkdtemp(prefix="auditweb-test-")
-atexit.register(shutil.rmtree, _data, ignore_errors=True)
+# Processes that a test starts put theirs inside the one of the run, which removes it even when they were killed.
+if _run := os.environ.get("AUDITWEB_TEST_RUN"):
+    _data = tempfile.mkdtemp(dir=_run)
+else:
+    _data = os.environ["AUDITWEB_TEST_RUN"] = tempfile.mkdtemp(prefix="auditweb-test-")
+    atexit.register(shutil.rmtree, _data, ignore_errors=True)
 os.environ["AUDITWEB_DATA"] = _data
 for _name in ("PUBLIC_URL", "ALLOWED_HOSTS", "SECRET_KEY", "AUDITWEB_DEBUG"):
     os.environ.pop(_name, None)

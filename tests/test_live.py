@@ -211,7 +211,7 @@ def test_a_frame_tells_of_every_seq_between_its_ends_exactly_once(seqs, after, l
             told += (row["seq"] for row in message["entries"])
     assert told == list(range(after + 1, frame.last + 1))
     assert frame.last > after
-    assert frame.count == len(rows)
+    assert frame.events == len(rows)
     assert frame.last == last or len(rows) == limit
 
 

@@ -32,9 +32,8 @@ def echo_server(**env):
         process.port = int(process.stdout.readline())
         yield process
     finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        process.terminate()
+        process.communicate(timeout=20)
 
 
 @pytest.fixture(scope="module")

@@ -162,7 +162,7 @@ async def watch(signed_in):
     for communicator in opened:
         await communicator.disconnect(timeout=SECONDS)
     # A communicator keeps channels from closing the connection of its thread; PostgreSQL drops no database in use.
-    await sync_to_async(connection.close)()
+    await sync_to_async(lambda: connection.close())()
 
 
 def path_of(session, after=0):
