@@ -1,6 +1,7 @@
 """What a failed request is told: a page for people, one JSON shape for programs, never internals."""
 
 import sys
+from typing import Any
 
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.db import OperationalError
@@ -84,6 +85,7 @@ def server_error(request):
 
 def _body(exc, response) -> dict:
     data = response.data
+    code: Any
     if response.status_code == 404:
         # The same words whether it is missing, foreign, or no address at all.
         code, message, detail = *_SENTENCES[404], None

@@ -1,5 +1,7 @@
 """Security headers that neither Django nor django-csp sends."""
 
+UNUSED = "camera=(), microphone=(), geolocation=(), browsing-topics=()"
+
 
 class SecurityHeaders:
     """Adds Permissions-Policy and CORP everywhere, and keeps signed-in answers out of caches."""
@@ -9,7 +11,7 @@ class SecurityHeaders:
 
     def __call__(self, request):
         response = self.get_response(request)
-        response.headers.setdefault("Permissions-Policy", "camera=(), microphone=(), geolocation=(), browsing-topics=()")
+        response.headers.setdefault("Permissions-Policy", UNUSED)
         response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
         if not request.path.startswith("/static/"):
             response.headers.setdefault("Cache-Control", "no-store")

@@ -42,7 +42,7 @@ def _secret_key() -> str:
 SECRET_KEY = env.str("SECRET_KEY", default="") or _secret_key()
 DEBUG = env.bool("AUDITWEB_DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
-# The address people type, when a proxy stands in front (https://audit.example.org): exact origins for forms and sockets.
+# The address people type when a proxy stands in front (https://audit.example.org): the origin of forms and sockets.
 PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip("/")
 HTTPS = PUBLIC_URL.startswith("https://")
 

@@ -62,10 +62,11 @@ class SessionSink:
             projection.rebuild(session)
 
     def finish(self, dump: Dump) -> None:
+        from auditweb.celery import send
         from sessions_app.tasks import summarize
 
         for session in dump.sessions.all():
-            summarize.delay_on_commit(session.pk)
+            send(summarize, session.pk)
 
     def forget(self, dump: Dump) -> None:
         for session in list(dump.sessions.select_for_update().order_by("pk")):
@@ -137,12 +138,11 @@ def _earlier_posts(dump: Dump, before: int) -> list[tuple]:
     for bus in dump.status_buses.all():
         span = StatusEntry.objects.filter(id__range=id_range(bus.pk), dump=dump, line__lt=before)
         for e in span.order_by("line", "id").iterator(ROWS):
-            rows.append(
-                (
-                    e.ts_text, e.at_us, e.sort_us, e.ts_quality, "status", "status", "", e.agent, "", e.status,
-                    None, _post_text(e.action, e.detail), "", e.extra, e.cut, e.flags, dump.pk, e.line,
-                )  # fmt: skip
-            )
+            row = (
+                e.ts_text, e.at_us, e.sort_us, e.ts_quality, "status", "status", "", e.agent, "", e.status,
+                None, _post_text(e.action, e.detail), "", e.extra, e.cut, e.flags, dump.pk, e.line,
+            )  # fmt: skip
+            rows.append(row)
     return rows
 
 

@@ -6,7 +6,7 @@ lone surrogates), and is kept compressed as of a (revision, seq).
 
 import zlib
 from collections.abc import Iterator
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 
 from django.db import transaction
 
@@ -42,7 +42,10 @@ def counters(session: Session) -> dict:
 
 def available(session: Session) -> list[str]:
     """Which texts the lines of *session* give: of session, tool, status."""
-    return list(session.summaries.order_by("pk").values_list("of", flat=True))
+    seen: set[str] = set()
+    for records in session.dumps.values_list("records", flat=True):
+        seen |= {name for name, count in records.items() if count}
+    return [of for of, name in FORMAT_OF.items() if name in seen]
 
 
 def text(
@@ -61,7 +64,7 @@ def text(
         raise ValueError("clock is naive or local")
     if style not in STYLES:
         raise ValueError(f"style is one of {', '.join(STYLES)}")
-    local = zone_of(zone or "UTC")
+    local = zone_of(zone or "UTC") or UTC
     if style == "auditweb":
         return _own_text(session, local)
     stored = None
@@ -100,8 +103,8 @@ def _own_text(session: Session, zone: tzinfo) -> Iterator[bytes]:
         took = "" if ms is None else f" ({ms:.0f} ms)"
         yield f"{moment} {who}{outcome}{took}: {' '.join(said.split())}\n".encode()
     yield (
-        f"\nDuration {duration}; turns: {counts['user_turns']} user, {counts['assistant_turns']} assistant; tool calls: "
-        f"{counts['tool_calls']} ({counts['tool_failures']} failed, {counts['tool_ms']:.0f} ms); vision: "
+        f"\nDuration {duration}; turns: {counts['user_turns']} user, {counts['assistant_turns']} assistant; "
+        f"tool calls: {counts['tool_calls']} ({counts['tool_failures']} failed, {counts['tool_ms']:.0f} ms); vision: "
         f"{counts['vision']}; interruptions: {counts['interruptions']}; errors: {counts['errors']}; status entries: "
         f"{counts['status_entries']}\n"
     ).encode()
@@ -116,12 +119,8 @@ def _raw_objects(session: Session, format_name: str) -> Iterator[dict]:
 
 def make(session: Session) -> None:
     """Write and keep the texts of *session* as of now."""
-    seen = set()
-    for dump in session.dumps.all():
-        seen |= {of for of, name in FORMAT_OF.items() if dump.records.get(name)}
-    for of in FORMAT_OF:
-        if of not in seen:
-            continue
+    texts = available(session)
+    for of in texts:
         packer = zlib.compressobj(6)
         packed = [packer.compress(p) for p in roomkit_text.byte_pieces(_pieces(session, of, "upstream", None, "auto"))]
         packed.append(packer.flush())
@@ -131,4 +130,4 @@ def make(session: Session) -> None:
                 of=of,
                 defaults={"seq": session.last_seq, "revision": session.revision, "text": b"".join(packed)},
             )
-    session.summaries.exclude(of__in=seen).delete()
+    session.summaries.exclude(of__in=texts).delete()

@@ -37,10 +37,11 @@ class StatusSink:
             retime(bus, dump)
 
     def finish(self, dump: Dump) -> None:
+        from auditweb.celery import send
         from status_app.tasks import summarize
 
         for bus in dump.status_buses.all():
-            summarize.delay_on_commit(bus.pk)
+            send(summarize, bus.pk)
 
     def forget(self, dump: Dump) -> None:
         for bus in list(dump.status_buses.select_for_update()):

@@ -134,7 +134,7 @@ def test_a_zone_that_is_told_later_moves_the_times_and_raises_the_revision(team,
     assert session.revision > before
     assert session.first_us == us("2026-11-01T05:40:00.700000+00:00")
     assert session.last_us == us("2026-11-01T06:22:00.700000+00:00")
-    assert [e.ts_text for e in session.events][0] == "2026-11-01T01:40:00.700000"
+    assert session.events.first().ts_text == "2026-11-01T01:40:00.700000"
     with pytest.raises(ValueError, match="zone"):
         jobs.tell_zone(dump, "Mars/Olympus")
 

@@ -28,10 +28,14 @@ def upload(team, data: bytes, name="a.jsonl") -> Dump:
     return store.finish(dump)[0]
 
 
+def encode(**entry) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
+
+
 def speech(n: int, text="hello") -> bytes:
     at = f"2026-01-01T{n // 3600 % 24:02d}:{n // 60 % 60:02d}:{n % 60:02d}+00:00"
-    line = {"ts": at, "type": "speech", "role": "user" if n % 2 else "assistant", "content": f"{text} {n}"}
-    return json.dumps({**line, "duration_ms": None, "metadata": {}}).encode() + b"\n"
+    role = "user" if n % 2 else "assistant"
+    return encode(ts=at, type="speech", role=role, content=f"{text} {n}", duration_ms=None, metadata={})
 
 
 def test_one_dump_is_claimed_by_one_worker(team):
@@ -204,8 +208,9 @@ def start_worker(dump: Dump) -> subprocess.Popen:
 
 def test_killed_three_times_in_200_000_lines_every_row_is_there_once(team, settings):
     total = 200_000
-    tool = b'{"ts": "2026-01-02T00:00:00+00:00", "agent_id": "a", "tool_name": "t", "arguments": {}, "result": "r", "status": "ok", "duration_ms": 1.5, "metadata": {}}\n'
-    post = b'{"ts": "2026-01-02T00:00:00+00:00", "agent_id": "a", "action": "x", "status": "ok", "detail": "d", "metadata": {}}\n'
+    at, call = "2026-01-02T00:00:00+00:00", {"agent_id": "a", "status": "ok", "metadata": {}}
+    tool = encode(ts=at, tool_name="t", arguments={}, result="r", duration_ms=1.5, **call)
+    post = encode(ts=at, action="x", detail="d", **call)
     block = b"".join(speech(i) for i in range(1, 9)) + tool + post
     dump = upload(team, block * (total // 10))
     for share in (0.2, 0.45, 0.8):

@@ -379,6 +379,19 @@ def test_service_users_are_no_members_to_manage(alice_client, team):
     assert access.role_of(key.user, team) == "viewer"
 
 
+def test_whoever_is_in_several_teams_or_none_is_asked_which(alice_client, alice, other_team, signed_in, make_user):
+    Membership.objects.create(team=other_team, user=alice, role=Role.OWNER)
+    for path in ("/team/", "/team/audit/"):
+        page = alice_client.get(path)
+        assert page.status_code == 200
+        assert b"?team=red" in page.content
+        assert b"?team=blue" in page.content
+        assert b"no team" in signed_in(make_user(f"carol{len(path)}")).get(path).content
+    page = alice_client.post("/team/members/add/", {"username": "eve", "role": "viewer"})
+    assert page.status_code == 400
+    assert b"Say which team" in page.content
+
+
 # --- commands ------------------------------------------------------------------------------------------------------
 
 

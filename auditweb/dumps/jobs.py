@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 BATCH = 2000  # lines per transaction: about 50 ms, so a live writer beside an import waits little
 BATCH_BYTES = 4 * 2**20
+CHECKPOINT = (
+    "lines", "bytes_read", "blank_lines", "bad_line_count", "naive_lines", "events", "records", "checkpoint",
+    "heartbeat_at", "attempts",
+)  # fmt: skip
 PAUSE = 0.002  # seconds between batches, so that a waiting SQLite writer gets its turn
 
 
@@ -35,15 +39,10 @@ class LeaseLost(Exception):
 
 def wake(dump: Dump) -> None:
     """Ask a worker to import *dump* once the transaction has committed; a lost message is found by ``sweep``."""
+    from auditweb.celery import send
     from auditweb.dumps.tasks import import_dump
 
-    def send():
-        try:
-            import_dump.apply_async([dump.pk], retry=True)
-        except Exception as e:  # the broker is away; the row says what is to be done
-            logger.warning("no worker was woken for dump %s: %s", dump.public_id, e)
-
-    transaction.on_commit(send)
+    send(import_dump, dump.pk)
 
 
 def sweep() -> int:
@@ -183,12 +182,7 @@ def _import_batch(dump: Dump, batch: list[store.Line], clock: Clock, evidence: Z
         dump.checkpoint = {"clock": clock.state(), "evidence": evidence.state(), "sinks": sink_states}
         dump.heartbeat_at = timezone.now()
         dump.attempts = 0
-        dump.save(
-            update_fields=[
-                "lines", "bytes_read", "blank_lines", "bad_line_count", "naive_lines", "events", "records",
-                "checkpoint", "heartbeat_at", "attempts",
-            ]  # fmt: skip
-        )
+        dump.save(update_fields=CHECKPOINT)
 
 
 def _hold(dump: Dump) -> None:

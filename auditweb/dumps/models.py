@@ -122,7 +122,7 @@ class Dump(models.Model):
 
 
 class DumpChunk(models.Model):
-    """A run of bytes of a dump, zlib-compressed. ``first_line`` is the number of the line that its first byte belongs to."""
+    """A run of bytes of a dump, zlib-compressed. ``first_line``: number of the line that its first byte is in."""
 
     dump = models.ForeignKey(Dump, models.CASCADE, related_name="chunks")
     number = models.IntegerField()

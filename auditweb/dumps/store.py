@@ -135,7 +135,7 @@ def finish(dump: Dump) -> tuple[Dump, bool]:
     sha256 = digest.hexdigest()
     try:
         with transaction.atomic():
-            Upload.objects.filter(pk=dump.upload_id).update(sha256=sha256, size=dump.size)
+            Upload.objects.filter(dumps=dump).update(sha256=sha256, size=dump.size)
             done = Dump.objects.filter(pk=dump.pk, state=State.RECEIVING, size=dump.size).update(
                 state=State.QUEUED, sha256=sha256
             )

@@ -9,7 +9,7 @@ from auditweb.teams import timeout
 from auditweb.teams.models import ApiKey, Membership, Role, Team
 
 # act → (roles of people, scope of keys); no key manages a team
-ACTS = {
+ACTS: dict[str, tuple[set[str], str | None]] = {
     "read": ({Role.OWNER, Role.REVIEWER, Role.VIEWER}, "read"),
     "upload": ({Role.OWNER, Role.REVIEWER}, "ingest"),
     "review": ({Role.OWNER, Role.REVIEWER}, "review"),
@@ -77,7 +77,8 @@ class MayRead(BasePermission):
     def has_permission(self, request, view):
         if not request.user.is_authenticated:
             return False
-        return not isinstance(request.auth, ApiKey) or request.auth.has_scope(ACTS[self.act][1])
+        scope = ACTS[self.act][1]
+        return not isinstance(request.auth, ApiKey) or (scope is not None and request.auth.has_scope(scope))
 
     def has_object_permission(self, request, view, obj):
         return may(request, obj if isinstance(obj, Team) else obj.team, self.act)

@@ -45,7 +45,9 @@ def sign_in_link(request, token):
 @login_required
 @require_GET
 def member_list(request):
-    team = access.team_of(request)
+    team = _team(request)
+    if team is None:
+        return _choose(request)
     access.require(request.user, team, "read")
     return _team_page(request, team)
 
@@ -124,7 +126,9 @@ def key_revoke(request, public_id):
 @require_safe
 def audit_log(request):
     """What happened in the team, newest first; filters ``person`` and ``action``, pages by ``before``."""
-    team = access.team_of(request)
+    team = _team(request)
+    if team is None:
+        return _choose(request)
     access.require(request.user, team, "manage")
     audit.viewed(request, ("audit_log", team.public_id, "audit log"), team)
     records = AuditRecord.objects.visible_to_owner(request.user, team)
@@ -170,6 +174,17 @@ def _team_page(request, team, status=200, **extra):
         context["member_form"] = MemberForm()
         context["key_form"] = KeyForm(auto_id="id_key_%s")
     return render(request, "teams/member_list.html", context | extra, status=status)
+
+
+def _team(request):
+    """The team of the request; None for whoever has to say which (or is in none)."""
+    if "team" not in request.GET and access.teams_of(request.user).count() != 1:
+        return None
+    return access.team_of(request)
+
+
+def _choose(request):
+    return render(request, "teams/team_choice.html", {"choices": access.teams_of(request.user)})
 
 
 def _managed(request):

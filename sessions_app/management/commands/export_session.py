@@ -19,7 +19,7 @@ class Command(BaseCommand):
         parser.add_argument("--style", default="upstream", choices=list(summary.STYLES))
         parser.add_argument("--of", default="session", choices=list(summary.FORMAT_OF))
         parser.add_argument("--zone", help="zone of the printed clock (default: the environment's TZ, else UTC)")
-        parser.add_argument("--clock", choices=["naive", "local"], help="RoomKit before / since 0.108 (default: by the file)")
+        parser.add_argument("--clock", choices=["naive", "local"], help="RoomKit before / since 0.108 (by the file)")
 
     def handle(self, *args, **options):
         session = Session.objects.filter(public_id=options["id"]).first()
