@@ -110,8 +110,8 @@ def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 async def _hopping(pieces: Iterator[bytes]):
-    take = sync_to_async(next)
-    while (piece := await take(pieces, None)) is not None:
+    take = sync_to_async(lambda: next(pieces, None))
+    while (piece := await take()) is not None:
         yield piece
 
 

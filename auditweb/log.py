@@ -104,3 +104,14 @@ def update_many(model: type[models.Model], columns: Sequence[str], rows: Iterabl
     while part := list(islice(rest, 2000)):
         with connection.cursor() as cursor:
             cursor.executemany(statement, part)
+
+
+MAX_WORDS = 500  # different words in one count; a dump that names each of its million tools anew must cost no more
+OTHER_WORDS = "…"
+
+
+def tally(counts: dict[str, int], word: str) -> None:
+    """Count *word*; once there are MAX_WORDS different ones, new ones count together as OTHER_WORDS."""
+    if word not in counts and len(counts) >= MAX_WORDS:
+        word = OTHER_WORDS
+    counts[word] = counts.get(word, 0) + 1

@@ -11,7 +11,7 @@ from operator import itemgetter
 from django.db import transaction
 
 from auditweb import log
-from auditweb.log import entry_id, id_range, seq_of
+from auditweb.log import entry_id, id_range, seq_of, tally
 from sessions_app.models import EVENT_COLUMNS, Event, Session, ToolCall, Turn
 
 ROWS = 2000  # events that are read and projected together in a rebuild
@@ -48,9 +48,9 @@ def project(session: Session, events: Sequence[tuple]) -> None:
         seq = seq_of(event[0])
         at_us, kind, lane, agent, tool, status, duration_ms, text = _fields(event)
         session.event_count += 1
-        _tally(session.kinds, kind)
+        tally(session.kinds, kind)
         if agent:
-            _tally(session.agents, agent)
+            tally(session.agents, agent)
         if at_us is not None:
             if session.first_us is None or at_us < session.first_us:
                 session.first_us = at_us
@@ -90,18 +90,14 @@ def project(session: Session, events: Sequence[tuple]) -> None:
     session.save(update_fields=list(COUNTERS))
 
 
-def _tally(counts: dict, word: str) -> None:
-    counts[word] = counts.get(word, 0) + 1
-
-
 def _call(session: Session, pk: int, at_us, agent: str, tool: str, status: str, duration_ms) -> tuple:
     """A RoomKit tool line as a call: one line, stamped when the call had ended (FORMATS: 1, surprise 3)."""
     failed = status.lower() in FAILED
     session.tool_calls += 1
     session.tool_failures += failed
     session.tool_ms += duration_ms or 0.0
-    _tally(session.tools, tool or "?")
-    _tally(session.tool_statuses, status)
+    tally(session.tools, tool or "?")
+    tally(session.tool_statuses, status)
     started = None if at_us is None or duration_ms is None else at_us - round(duration_ms * 1000)
     turn = session.turn_count or None
     return (pk, session.tool_calls, turn, seq_of(pk), tool, agent, status, failed, started, at_us, duration_ms, "end")

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -113,7 +114,7 @@ def page(session: Session, query: Query | None = None) -> dict:
         first, last = span
         offset = 0
         if backwards:
-            last = min(last, entry_id(session.pk, 0) + query.before_index - 1)
+            last = min(last, entry_id(session.pk, 0) + (query.before_index or 0) - 1)
         elif query.after_index is not None:
             first += query.after_index
         elif query.filtered or session.event_count != session.last_seq:
@@ -225,9 +226,19 @@ def _contains(column: str, q: str) -> tuple[str, str]:
     """SQL for "contains, whatever the case", and its value; nothing in *q* is a pattern."""
     if connection.vendor == "sqlite" and not q.isascii():
         return f"{column} REGEXP %s", f"(?i){re.escape(q)}"  # LIKE folds the case of ASCII only
-    like = "ILIKE" if connection.vendor == "postgresql" else "LIKE"
+    like = "LIKE"
+    if connection.vendor == "postgresql":
+        like = 'COLLATE "und-x-icu" ILIKE' if not q.isascii() and _has_icu() else "ILIKE"
     escaped = re.sub(r"([\\%_])", r"\\\1", q)
     return f"{column} {like} %s ESCAPE '\\'", f"%{escaped}%"
+
+
+@lru_cache(maxsize=1)
+def _has_icu() -> bool:
+    """Whether PostgreSQL can fold the case of any script by itself: a database with the locale C folds ASCII only."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'")
+        return cursor.fetchone() is not None
 
 
 def _select(tail: str, values: Sequence) -> list[tuple]:
@@ -264,10 +275,10 @@ def _ids_by_time(span: tuple[int, int], where: str, values: list, limit: int, of
 
 
 def _places(ids: list[int]) -> dict[int, tuple]:
-    places = {}
+    places: dict[int, tuple] = {}
     for start in range(0, len(ids), _IDS):
         some = Event.objects.filter(pk__in=ids[start : start + _IDS])
-        places.update({pk: at for pk, *at in some.values_list("id", "sort_us", "dump_id", "line", "id")})
+        places.update({pk: tuple(at) for pk, *at in some.values_list("id", "sort_us", "dump_id", "line", "id")})
     return places
 
 

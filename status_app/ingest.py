@@ -1,6 +1,5 @@
 """Status records → entries of a bus. The only module that creates them."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from django.db.models import F
@@ -75,8 +74,9 @@ def _row(dump: Dump, placed: Placed) -> tuple:
 def _count(bus: StatusBus, posts: list[tuple[str, str, int | None]]) -> None:
     """Add *posts* (status, agent, at_us) to the counters of *bus*."""
     bus.entry_count += len(posts)
-    bus.levels = dict(Counter(bus.levels) + Counter(status for status, _, _ in posts))
-    bus.agents = dict(Counter(bus.agents) + Counter(agent for _, agent, _ in posts))
+    for status, agent, _ in posts:
+        log.tally(bus.levels, status)
+        log.tally(bus.agents, agent)
     times = [at for _, _, at in posts if at is not None]
     if times:
         bus.first_us = min(times) if bus.first_us is None else min(bus.first_us, *times)

@@ -244,3 +244,12 @@ def test_rebuild_gives_what_the_import_gave(team, import_sample):
     status_ingest.recount(StatusBus.objects.get(team=team))
     assert snapshot(team) == expected
     assert Session.objects.get(team=team).revision == session.revision + 1
+
+
+def test_a_dump_of_ever_new_words_costs_no_more_than_others(team, import_bytes):
+    line = b'{"ts": "2026-01-01T00:00:00Z", "type": "kind%d", "content": "", "role": null, "metadata": {}}\n'
+    dump = import_bytes(b"".join(line % i for i in range(1200)), team=team)
+    kinds = dump.sessions.get().kinds
+    assert len(kinds) == 501
+    assert kinds["…"] == 700
+    assert sum(kinds.values()) == 1200
