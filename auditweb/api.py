@@ -89,6 +89,10 @@ def stream(
     response = StreamingHttpResponse(
         _hopping(gathered) if asgi else gathered, status=status, content_type=content_type, headers=headers
     )
+    if asgi:
+        # When the reader goes away, what the pieces hold (a cursor) is given back here, in the thread that it belongs
+        # to; left to the garbage collector, another thread would do it and could wait for ever.
+        response._resource_closers.append(gathered.close)
     if name is not None:
         response.headers["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=name)
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"

@@ -65,7 +65,7 @@ class SessionBody(serializers.Serializer):
     tool_ms = serializers.FloatField()
     vision = serializers.IntegerField()
     interruptions = serializers.IntegerField()
-    errors = serializers.IntegerField()
+    errors = serializers.IntegerField()  # type: ignore[assignment]
     status_entries = serializers.IntegerField()
 
 
@@ -200,7 +200,7 @@ class SummaryBody(serializers.Serializer):
     kinds = serializers.DictField(child=serializers.IntegerField())
     vision = serializers.IntegerField()
     interruptions = serializers.IntegerField()
-    errors = serializers.IntegerField()
+    errors = serializers.IntegerField()  # type: ignore[assignment]
     status_entries = serializers.IntegerField()
     duration_s = serializers.FloatField(allow_null=True)
     last_seq = serializers.IntegerField()

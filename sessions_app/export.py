@@ -36,9 +36,7 @@ def original(session: Session) -> Iterator[bytes]:
 
 def jsonl(session: Session) -> Iterator[bytes]:
     """One event a line, by seq: a row of the timeline with its whole text and with ``metadata``."""
-    first, last = id_range(session.pk, upto=session.last_seq)
-    ids = Event.objects.filter(id__range=(first, last)).order_by("id").values_list("id", flat=True)
-    for row, extra in _rows(session, ids.iterator(5000)):
+    for row, extra in _rows(session, _by_seq(session)):
         yield msgspec.json.encode(row | {"metadata": msgspec.Raw(extra.encode() or b"{}")}) + b"\n"
 
 
@@ -132,6 +130,16 @@ def name_and_type(session: Session, form: str) -> tuple[str, str]:
 
 def _file_name(session: Session) -> str:
     return store.clean_name(re.sub(r'[\\/:*?"<>|]', "_", session.title))[:120]
+
+
+def _by_seq(session: Session) -> Iterator[int]:
+    """Ids of the events by seq, some thousand at a time: no cursor stays open while a slow reader takes its time."""
+    first, last = id_range(session.pk, upto=session.last_seq)
+    while ids := list(
+        Event.objects.filter(id__range=(first, last)).order_by("id").values_list("id", flat=True)[: 10 * BATCH]
+    ):
+        yield from ids
+        first = ids[-1] + 1
 
 
 def _in_order(session: Session) -> Iterator[int]:

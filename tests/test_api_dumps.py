@@ -173,7 +173,13 @@ def test_a_download_reads_one_chunk_at_a_time(alice_client, import_bytes, monkey
     assert DumpChunk.objects.filter(dump=dump).count() > 5
     taken = []
     pieces = store.pieces
-    monkeypatch.setattr(store, "pieces", lambda *a: (taken.append(len(p)) or p for p in pieces(*a)))
+
+    def counted(*args):
+        for piece in pieces(*args):
+            taken.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(store, "pieces", counted)
     answer = iter(alice_client.get(f"{API}{dump.public_id}/original").streaming_content)
     assert next(answer)
     assert len(taken) == 1

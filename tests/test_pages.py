@@ -71,6 +71,7 @@ def test_a_cursor_works_for_titles_of_any_length_and_script(team):
 
 def test_a_cursor_that_was_changed_or_made_elsewhere_is_refused(sessions):
     cursor = pages.keyset(sessions, "title", None, 5, ["title", "id"]).next
+    assert cursor is not None
     for wrong in (cursor[:-1] + ("A" if cursor[-1] != "A" else "B"), "x", "é", cursor + "x", "W10:aaaa"):
         with pytest.raises(BadQuery):
             pages.keyset(sessions, "title", wrong, 5, ["title", "id"])

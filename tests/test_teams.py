@@ -186,6 +186,13 @@ def test_guessing_is_slowed_down_and_names_are_not_told(alice):
     assert hide(pages["alice"], b"alice") == hide(pages["nobody"], b"nobody")
 
 
+def test_an_address_that_tries_many_names_has_to_wait(db):
+    pages = [Client().post("/accounts/login/", {"login": f"name{n}", "password": "wrong"}) for n in range(32)]
+    assert pages[0].status_code == 200
+    assert pages[-1].status_code == 429
+    assert b"Too many tries" in pages[-1].content
+
+
 def test_wrong_name_and_wrong_password_look_alike(alice):
     pages = []
     for name in (b"alice", b"nobody"):

@@ -167,7 +167,8 @@ def test_a_long_text_is_cut_in_rows_and_whole_in_the_details(session):
     assert detail["text"] == "é" * 3000
     assert detail["flags"] == ["nul"]
     (whole,) = add(session, "é" * 2000, flags="")
-    assert timeline.row(session.pk, whole)["flags"] == []
+    (row,) = timeline.rows_by_seqs(session.pk, [whole])
+    assert row["flags"] == []
 
 
 def test_every_row_knows_its_turn_wherever_the_page_begins(import_sample):

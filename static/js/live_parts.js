@@ -19,7 +19,7 @@ export function pause(running, failures) {
 
 /** Ask `url` once and bring `parts` up to date. Throws when there is no good answer. */
 export async function update(parts, url, { fetch = globalThis.fetch, parse = parseHtml, after = refresh } = {}) {
-  const answer = await fetch(url, { headers: { Accept: "text/html" }, credentials: "same-origin" });
+  const answer = await fetch(url, { headers: { Accept: "text/html", "X-Background": "1" }, credentials: "same-origin" });
   if (!answer.ok || answer.redirected) throw new Error(`${answer.status}`);
   const page = parse(await answer.text());
   for (const part of parts) {

@@ -47,7 +47,7 @@ function start(list, { fetch = globalThis.fetch, later = setTimeout } = {}) {
   async function look() {
     if (!document.hidden && !paused) {
       try {
-        const answer = await fetch(askFor(list.dataset.feed, after), { credentials: "same-origin" });
+        const answer = await fetch(askFor(list.dataset.feed, after), { headers: { "X-Background": "1" }, credentials: "same-origin" });
         if (!answer.ok || answer.redirected) throw new Error(`${answer.status}`);
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         const part = page.getElementById("feed-news");
