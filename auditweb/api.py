@@ -1,7 +1,7 @@
 """What all resources of the API share: finding an object, raw bodies, answers as JSON or as a stream of bytes."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import msgspec
 from asgiref.sync import sync_to_async
@@ -92,7 +92,7 @@ def stream(
     if asgi:
         # When the reader goes away, what the pieces hold (a cursor) is given back here, in the thread that it belongs
         # to; left to the garbage collector, another thread would do it and could wait for ever.
-        response._resource_closers.append(gathered.close)
+        response._resource_closers.append(gathered.close)  # type: ignore[attr-defined]
     if name is not None:
         response.headers["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=name)
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
@@ -100,7 +100,7 @@ def stream(
     return response
 
 
-def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _gathered(pieces: Iterable[bytes]) -> Generator[bytes, None, None]:
     held: list[bytes] = []
     size = 0
     for piece in pieces:

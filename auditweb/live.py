@@ -50,7 +50,7 @@ STALLED_SECONDS = 60  # a reader that acknowledges nothing for so long comes bac
 MESSAGE_BYTES = 16 * 1024
 MESSAGES_PER_SECOND = 100
 
-# Close codes. Below daphne an application may close with 1000 and 3000-4999 only: LogConsumer then adds 3000.
+# Close codes.
 MALFORMED, SIGNED_OUT, REVOKED, NOT_FOUND = 4400, 4401, 4403, 4404
 POLICY, RESTART, TRY_LATER = 1008, 1012, 1013
 
@@ -735,11 +735,8 @@ class LogConsumer(AsyncConsumer):
         await self.base_send({"type": "websocket.send", "text": text})
 
     async def _close(self, code: int) -> None:
-        try:
+        with contextlib.suppress(Exception):  # the client is gone already
             await self.base_send({"type": "websocket.close", "code": code})
-        except Exception:
-            with contextlib.suppress(Exception):  # the client is gone already
-                await self.base_send({"type": "websocket.close", "code": code + 3000 if code < 3000 else code})
 
     async def _drain(self) -> None:
         """Wait until the client has closed too: daphne expects an application as long as there is a connection."""

@@ -144,6 +144,13 @@ def _error(code: str, message: str, detail: dict) -> bytes:
     return json.dumps({"error": {"code": code, "message": message, "detail": detail}}).encode()
 
 
+class Socket(WebSocketProtocol):
+    """A WebSocket that may close with every code; autobahn lets a server's application use 1000 and 3000-4999 only."""
+
+    def serverClose(self, code=None):
+        self.sendCloseFrame(code=1000 if code is None else code)
+
+
 class GuardedFactory(HTTPFactory):
     """Builds connections whose requests are guarded."""
 
@@ -184,6 +191,7 @@ class Server(daphne.server.Server):
         super().run()
 
     def _adopt(self):
+        self.ws_factory.protocol = Socket
         self.ws_factory.setProtocolOptions(failByDrop=False)  # say 1009 to a message too big, then close
         self.port = reactor.adoptStreamPort(self.sock.fileno(), self.sock.family, self.http_factory)
         self.sock.close()  # Twisted holds a duplicate

@@ -8,6 +8,8 @@ import json
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection
 from django.test import AsyncClient
 
 from auditweb.dumps import store
@@ -344,7 +346,9 @@ def test_under_asgi_an_export_is_sent_while_it_is_made(alice, import_bytes, monk
         stream = aiter(answer.streaming_content)
         first = await anext(stream)
         after_first = len(read)
-        return first + b"".join([piece async for piece in stream]), after_first
+        data = first + b"".join([piece async for piece in stream])
+        await sync_to_async(connection.close)()
+        return data, after_first
 
     data, after_first = asyncio.run(ask())
     assert data == b"".join(pieces(Dump.objects.get()))
