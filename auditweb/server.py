@@ -145,7 +145,18 @@ def _error(code: str, message: str, detail: dict) -> bytes:
 
 
 class Socket(WebSocketProtocol):
-    """A WebSocket that may close with every code; autobahn lets a server's application use 1000 and 3000-4999 only."""
+    """A WebSocket whose limits are for clients only.
+
+    autobahn lets a server's application close with 1000 and 3000-4999 only, and ends the connection (1011) when we
+    send a message larger than those that we take.
+    """
+
+    def sendMessage(self, *args, **kwargs):
+        taken, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
+        try:
+            super().sendMessage(*args, **kwargs)
+        finally:
+            self.maxMessagePayloadSize = taken
 
     def serverClose(self, code=None):
         self.sendCloseFrame(code=1000 if code is None else code)

@@ -1,6 +1,6 @@
 """The guarded server around an application that says what reached it: one JSON object per request.
 
-``python -m tests.echo_server`` prints its port. ``/slow`` answers after a second; ``/ws`` echoes the size of messages.
+``python -m tests.echo_server`` prints its port. ``/slow`` answers after a second; ``/ws`` echoes the size of messages, or as many x as "say N" asks.
 """
 
 import asyncio
@@ -23,7 +23,9 @@ async def echo(scope, receive, send):
         await receive()
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] == "websocket.receive":
-            await send({"type": "websocket.send", "text": str(len(message["text"]))})
+            text = message["text"]
+            many = text.removeprefix("say ") if text.startswith("say ") else ""
+            await send({"type": "websocket.send", "text": "x" * int(many) if many else str(len(text))})
         return
     size, more, start = 0, True, b""
     while more:

@@ -347,7 +347,7 @@ def test_under_asgi_an_export_is_sent_while_it_is_made(alice, import_bytes, monk
         first = await anext(stream)
         after_first = len(read)
         data = first + b"".join([piece async for piece in stream])
-        await sync_to_async(connection.close)()
+        await sync_to_async(lambda: connection.close())()  # that of the thread, looked up there
         return data, after_first
 
     data, after_first = asyncio.run(ask())

@@ -200,6 +200,13 @@ def test_more_requests_than_can_run_are_told_to_come_back():
         assert ask(server, head("GET", "/", "Connection: close"))[0] == 200
 
 
+async def test_what_we_say_on_a_socket_may_be_larger_than_what_we_take(echo):
+    async with websockets.connect(f"ws://127.0.0.1:{echo.port}/ws") as sock:
+        for size in (16385, 600_000):
+            await sock.send(f"say {size}")
+            assert len(await sock.recv()) == size
+
+
 async def test_socket_messages_are_small(echo):
     async with websockets.connect(f"ws://127.0.0.1:{echo.port}/ws") as sock:
         await sock.send("x" * 16384)
