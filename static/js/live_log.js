@@ -3,7 +3,7 @@
  */
 
 const SILENCE_MS = 12_000;  // the server pings every 5 s
-const FINAL = { 4401: "You are signed out.", 4403: "Your access was taken back.", 4404: "This session is gone." };
+const FINAL = { 4400: "This address is not right.", 4401: "You are signed out.", 4403: "Your access was taken back.", 4404: "This session is gone." };
 
 /** Milliseconds before attempt n (from 0): doubling from half a second to 15 s, the upper half of it by chance. */
 export function delay(attempt, random = Math.random) {
@@ -14,7 +14,7 @@ export function delay(attempt, random = Math.random) {
 /**
  * Follow the log at `url` after `seq`: hand every new row to `add`, once and in order. Returns a stop function.
  *
- * `on`: what else is said, each optional: state(message), revision(n), gap({from, to}), skipped({from, to}), deleted(),
+ * `on`: what else is said, each optional: state(message), revision(n) (also when it did not change), gap({from, to}), skipped({from, to}), deleted(),
  * up(), down(milliseconds until the next attempt), ended(sentence) when the server will not have us back.
  * A row may be handed over by the caller through `stop.seen(seq)`, when it was fetched some other way.
  */
@@ -37,6 +37,7 @@ export function follow(url, seq, add, {
       attempt = 0;
       heard(mine);
       const message = JSON.parse(data);
+      if (message.type === "ping" && message.revision !== undefined) tell("revision", message.revision);
       if (message.type === "entries") took(message);
       else if (message.type === "skipped" || message.type === "gap") {
         tell(message.type, message);

@@ -11,7 +11,7 @@ const LONGEST_MS = 30_000;
 
 /** One look: the new rows, or null when nothing changed. `state` keeps the ETag between looks. */
 export async function look(url, state, { fetch = globalThis.fetch } = {}) {
-  const headers = { Accept: "text/html" };
+  const headers = { Accept: "text/html", "X-Background": "1" };
   if (state.etag) headers["If-None-Match"] = state.etag;
   const answer = await fetch(url, { headers, credentials: "same-origin", cache: "no-store" });
   if (answer.status === 304) return null;

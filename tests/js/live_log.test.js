@@ -61,7 +61,7 @@ test("a server that says nothing for twelve seconds is left", () => {
 });
 
 test("a refusal is final and says why", () => {
-  for (const code of [4401, 4403, 4404]) {
+  for (const code of [4400, 4401, 4403, 4404]) {
     const { sockets, said, timers } = stage();
     sockets[0].onclose({ code });
     assert.equal(said[0][0], "ended");
@@ -98,4 +98,10 @@ test("a socket that was given up cannot speak any more", () => {
   fire(375);
   late({ data: JSON.stringify({ type: "entries", entries: [{ seq: 11 }], last_seq: 11 }) });
   assert.deepEqual(rows, []);
+});
+
+test("a ping tells the revision, which may have risen before the socket was open", () => {
+  const { sockets, said } = stage();
+  sockets[0].say({ type: "ping", last_seq: 10, revision: 3 });
+  assert.deepEqual(said.find(([name]) => name === "revision"), ["revision", 3]);
 });
