@@ -94,7 +94,7 @@ def _rows(queryset, column, down, nulls_first, at, count) -> list:
         stretches = [by_value, nulls]
     elif at[0] is None:
         stretches = [nulls.filter(**{f"id__{beyond}": at[1]})]
-        if not nulls_first:
+        if nulls_first:
             stretches.append(by_value)
     else:
         stretches = [

@@ -151,6 +151,8 @@ class Socket(WebSocketProtocol):
     send a message larger than those that we take.
     """
 
+    maxMessagePayloadSize: int
+
     def sendMessage(self, *args, **kwargs):
         taken, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
         try:
