@@ -10,7 +10,9 @@ from datetime import UTC, datetime, tzinfo
 
 from django.db import transaction
 
+from auditweb import pages
 from auditweb.dumps import raw
+from auditweb.dumps.models import Dump
 from auditweb.formats import roomkit_text
 from auditweb.formats.clock import zone_of
 from sessions_app.models import Session, Summary
@@ -86,22 +88,23 @@ def _pieces(session: Session, of: str, style: str, local, clock: str) -> Iterato
     return roomkit_text.status_text(objects, style=style)
 
 
+def _lines(session: Session, dump: Dump) -> Iterator[int]:
+    """The numbers of the lines of *dump* in *session*; of one dump, order of arrival is file order."""
+    return (line for (line,) in pages.every(session.events.filter(dump=dump), "line"))
+
+
 def _own_text(session: Session, zone: tzinfo) -> Iterator[bytes]:
     """The session in our words: what was counted, with the duration that naive times of known zone give, and each
     event in display order."""
     counts = counters(session)
     duration = "unknown" if counts["duration_s"] is None else f"{counts['duration_s']:.1f} s"
     yield f"{session.title}\n{'=' * 60}\n".encode()
-    for at_us, lane, role, agent, tool, status, ms, said in (
-        session.events.order_by("sort_us", "dump_id", "line", "id")
-        .values_list("at_us", "lane", "role", "agent", "tool", "status", "duration_ms", "text")
-        .iterator(2000)
-    ):
-        moment = "--:--:--" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, zone):%H:%M:%S}"
-        who = " ".join(word for word in (lane.upper(), tool or (agent if lane == "status" else role)) if word)
-        outcome = f" [{status}]" if status else ""
-        took = "" if ms is None else f" ({ms:.0f} ms)"
-        yield f"{moment} {who}{outcome}{took}: {' '.join(said.split())}\n".encode()
+    shown = ("at_us", "lane", "role", "agent", "tool", "status", "duration_ms", "text")
+    order = list(session.events.order_by("sort_us", "dump_id", "line", "id").values_list("id", flat=True))
+    for start in range(0, len(order), 500):
+        part = order[start : start + 500]
+        found = {pk: rest for pk, *rest in session.events.filter(id__in=part).values_list("id", *shown)}
+        yield "".join(_own_line(zone, *found[pk]) for pk in part if pk in found).encode()
     yield (
         f"\nDuration {duration}; turns: {counts['user_turns']} user, {counts['assistant_turns']} assistant; "
         f"tool calls: {counts['tool_calls']} ({counts['tool_failures']} failed, {counts['tool_ms']:.0f} ms); vision: "
@@ -113,8 +116,15 @@ def _own_text(session: Session, zone: tzinfo) -> Iterator[bytes]:
 def _raw_objects(session: Session, format_name: str) -> Iterator[dict]:
     """What the lines of *session* say in their producer's words, dump by dump in file order."""
     for dump in session.dumps.order_by("pk"):
-        lines = session.events.filter(dump=dump).order_by("line", "id").values_list("line", flat=True)
-        yield from raw.objects(dump, lines.iterator(5000), format_name)
+        yield from raw.objects(dump, _lines(session, dump), format_name)
+
+
+def _own_line(zone: tzinfo, at_us, lane: str, role: str, agent: str, tool: str, status: str, ms, said: str) -> str:
+    moment = "--:--:--" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, zone):%H:%M:%S}"
+    who = " ".join(word for word in (lane.upper(), tool or (agent if lane == "status" else role)) if word)
+    outcome = f" [{status}]" if status else ""
+    took = "" if ms is None else f" ({ms:.0f} ms)"
+    return f"{moment} {who}{outcome}{took}: {' '.join(said.split())}\n"
 
 
 def make(session: Session) -> None:

@@ -84,10 +84,7 @@ def session_list(request):
     """Sessions: ``?q=&live=1&sort=-started&team=&cursor=``; ``?fragment=rows`` answers the table alone, by ETag."""
     query = pages.Params(request.GET)
     words, sort, live = query.text("q"), query.text("sort") or "-updated", query.flag("live")
-    sessions = Session.objects.visible_to(request.user)
-    if "team" in query:
-        sessions = sessions.filter(team=access.team_of(request))
-    anything = sessions
+    anything = sessions = _listed(request)
     if live is not None:
         sessions = sessions.filter(live=live)
     sessions = search(sessions, words).annotate(duration_us=F("last_us") - F("first_us"))
@@ -118,6 +115,17 @@ def session_list(request):
     if request.headers.get("If-None-Match") == etag:
         return HttpResponseNotModified(headers={"ETag": etag})
     return HttpResponse(text, headers={"ETag": etag})
+
+
+def _listed(request) -> QuerySet:
+    """The sessions of the team named in the address, else of all teams of the caller."""
+    if "team" in request.GET:
+        return Session.objects.filter(team=access.team_of(request))
+    teams = list(access.teams_of(request.user).values_list("pk", flat=True)[:2])
+    if len(teams) == 1:
+        # Not ``visible_to``: with the team as a value its index gives the order (1 ms; 100 ms at 100 000 sessions).
+        return Session.objects.filter(team=teams[0])
+    return Session.objects.visible_to(request.user)
 
 
 def search(sessions: QuerySet, words: str) -> QuerySet:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from django.db import transaction
 
+from auditweb import pages
 from auditweb.dumps import raw
 from auditweb.formats import roomkit_text
 from status_app.models import StatusBus, StatusSummary
@@ -29,8 +30,7 @@ def recent_text(bus: StatusBus, n: int = 10, style: str = "auto") -> Iterator[by
 
 def _raw_objects(bus: StatusBus) -> Iterator[dict]:
     for dump in bus.dumps.order_by("pk"):
-        lines = bus.entries.filter(dump=dump).order_by("line", "id").values_list("line", flat=True)
-        yield from raw.objects(dump, lines.iterator(5000), FORMAT)
+        yield from raw.objects(dump, (line for (line,) in pages.every(bus.entries.filter(dump=dump), "line")), FORMAT)
 
 
 def make(bus: StatusBus) -> None:

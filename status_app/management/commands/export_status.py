@@ -5,6 +5,7 @@ import json
 from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Q
 
+from auditweb import pages
 from auditweb.console import write_bytes
 from auditweb.teams import audit
 from status_app import summary
@@ -33,7 +34,7 @@ class Command(BaseCommand):
             elif options["form"] == "recent":
                 pieces = summary.recent_text(bus, options["n"], options["style"] or "auto")
             else:
-                pieces = (_line(*row) for row in bus.entries.values_list(*_COLUMNS).iterator(2000))
+                pieces = (_line(*row) for row in pages.every(bus.entries, *_COLUMNS))
         except ValueError as e:
             raise CommandError(str(e)) from None
         write_bytes(self.stdout, pieces)
