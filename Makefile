@@ -8,7 +8,7 @@ TEMPLATES = $(shell find templates -name '*.html')
 
 run: ## the server on 127.0.0.1:$(PORT), its files in $(DATA)
 	@.ci/setup run
-	@AUDITWEB_DATA="$(abspath $(DATA))" $(PYTHON) manage.py serve --port $(PORT)
+	@exec env AUDITWEB_DATA="$(DATA)" $(PYTHON) manage.py serve --port $(PORT)
 
 test: ## everything: linters, node, browser, PostgreSQL with Redis, SQLite
 	@.ci/setup test

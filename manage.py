@@ -1,11 +1,7 @@
 #!/usr/bin/env python
-"""Django's entry point; nothing added."""
+"""Django's entry point for a checkout; an installed auditweb has the command ``auditweb``."""
 
-import os
-import sys
+from auditweb.__main__ import main
 
 if __name__ == "__main__":
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "auditweb.settings")
-    from django.core.management import execute_from_command_line
-
-    execute_from_command_line(sys.argv)
+    main()

@@ -4,9 +4,11 @@ import logging
 import os
 
 from celery import Celery, Task
+from django.conf import settings
 from django.db import transaction
 
 import auditweb.broker  # noqa: F401  registers files://
+from auditweb import outage
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "auditweb.settings")
 
@@ -21,9 +23,14 @@ def send(task: Task, *args) -> None:
     """Ask a worker to run *task* once the transaction has committed; with the broker away, say so and go on."""
 
     def publish():
+        if not outage.redis.may_ask():  # an import of many sessions would wait for a frozen Redis at each of them
+            return
         try:
             task.apply_async(args)
+            outage.redis.ended()
         except Exception as e:
+            if settings.REDIS_URL:
+                outage.redis.began(e)
             logger.warning("no worker was told to run %s%r: %s", task.name, args, e)
 
     transaction.on_commit(publish)

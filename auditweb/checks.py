@@ -102,15 +102,6 @@ def public_url(app_configs, **kwargs):
 
 
 @register()
-def database(app_configs, **kwargs):
-    """Only databases that the import and the live log were proved on."""
-    engine = settings.DATABASES["default"]["ENGINE"].rpartition(".")[2]
-    if engine not in ("sqlite3", "postgresql"):
-        return [Error(f"DATABASE_URL: {engine} is not supported, only PostgreSQL and SQLite.", id="auditweb.E007")]
-    return []
-
-
-@register()
 def data_directory(app_configs, **kwargs):
     """The data directory holds dumps and the secret key: nobody else on the machine should read it."""
     found = []

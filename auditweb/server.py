@@ -2,23 +2,31 @@
 
 Stock daphne lets Twisted parse forms inside the event loop (one 300 MB POST stops every other request for 13 s) and
 queues any body whole. Here bodies stay raw, are capped while they arrive, and only so many requests run at once.
+Towards clients it keeps whatever the application says until they read it (190 to 400 MB for a mute reader of a 200 MB
+download). Here the application waits for its reader, and a reader that stands still is cut off.
 """
 
 import asyncio
+import contextlib
+import fcntl
 import io
 import ipaddress
 import json
 import logging
 import socket
+import struct
+import termios
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import daphne.server
 from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.ws_protocol import WebSocketProtocol
 from django.conf import settings
-from twisted.internet import defer
+from twisted.internet import defer, tcp
 from twisted.internet import reactor as twisted_reactor
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
 
 reactor: Any = twisted_reactor  # a module that is an object; its stubs describe neither
 logger = logging.getLogger(__name__)
@@ -30,6 +38,9 @@ BODIES_BYTES = 96 * 2**20  # bodies of all running requests; they lie in memory 
 MESSAGE_BYTES = 16 * 1024  # a WebSocket message from a client: an acknowledgement has 40 bytes
 LINGER_SECONDS = 2  # how long a refused sender may go on sending, so that it reads the answer instead of a reset
 LINGER_BYTES = 64 * 2**20
+LOOK_SECONDS = 1  # between two looks at what readers have taken
+STALLED_SECONDS = 60  # a reader that takes not one byte for so long is cut off
+PUSHED_OUT_SECONDS = 5  # the same when others wait for its place
 STOP_SECONDS = 6  # running requests finish within this time after SIGTERM
 CLOSE_RESTART = 1012  # WebSocket close code: the server restarts, come back after a random pause
 FORWARDED = (b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Port", b"X-Forwarded-Host")
@@ -55,14 +66,33 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+@implementer(IPushProducer)
+class Valve:
+    """Closed while more than Twisted's 64 KiB wait for the client to read; open when it has read all, or has left."""
+
+    def __init__(self):
+        self._open = asyncio.Event()
+        self._open.set()
+        self.wait = self._open.wait
+
+    def pauseProducing(self):
+        self._open.clear()
+
+    def resumeProducing(self):
+        self._open.set()
+
+    stopProducing = resumeProducing
+
+
 class GuardedRequest(WebRequest):
-    """A request whose body is counted on arrival and never parsed here."""
+    """A request whose body is counted on arrival and never parsed here, and whose answer waits for its reader."""
 
     refused = False
     received = 0
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{**kwargs, "parsePOSTFormSubmission": False})
+        self.valve = Valve()
 
     def gotLength(self, length):
         self.limit = body_limit(self.channel._path)
@@ -102,6 +132,32 @@ class GuardedRequest(WebRequest):
         if not self.server.admit(self, self.received):
             return self._answer_busy()
         return super().process()
+
+    def handle_reply(self, message):
+        if self.producer is None and not self.finished and self.channel is not None:
+            self.registerProducer(self.valve, True)
+        super().handle_reply(message)
+
+    def handle_exception(self, exception):
+        # daphne would begin a second answer, which raises and ends its cleaning up after applications for good; and a
+        # reader must see that what it got is not all.
+        if not self._response_started:
+            super().handle_exception(exception)
+        elif self.channel is not None:
+            self.channel.transport.abortConnection()
+
+    def finish(self):
+        self._let_go()
+        super().finish()
+
+    def connectionLost(self, reason):
+        self.valve.stopProducing()
+        super().connectionLost(reason)
+
+    def _let_go(self):
+        if self.producer is not None:
+            self.unregisterProducer()
+        self.valve.stopProducing()
 
     def _believe_the_proxy(self):
         """Only the last address was written by our proxy; the ones before it are whatever the client claimed."""
@@ -153,6 +209,16 @@ class Socket(WebSocketProtocol):
 
     maxMessagePayloadSize: int
 
+    def onConnect(self, request):
+        self.valve = Valve()
+        self.transport.unregisterProducer()  # the HTTP channel that this connection was
+        self.transport.registerProducer(self.valve, True)
+        return super().onConnect(request)
+
+    def _closeConnection(self, abort=False):
+        self.transport.unregisterProducer()  # a transport with a paused producer sends all and then stays open
+        super()._closeConnection(abort)
+
     def sendMessage(self, *args, **kwargs):
         taken, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
         try:
@@ -162,6 +228,24 @@ class Socket(WebSocketProtocol):
 
     def serverClose(self, code=None):
         self.sendCloseFrame(code=1000 if code is None else code)
+
+
+class Standstill(NamedTuple):
+    """What a connection had to send when it was seen first, and when (monotonic seconds) that was."""
+
+    unsent: tuple[int, int]
+    since: float
+
+
+def _unsent(transport) -> tuple[int, int]:
+    """Bytes that wait in this process and in the kernel. Any byte that the client takes changes one of them.
+
+    The kernel's number matters: it holds up to 4 MiB, and asks for more only when a third of that is free.
+    """
+    kernel = 0
+    with contextlib.suppress(OSError):
+        (kernel,) = struct.unpack("i", fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return len(transport.dataBuffer) - transport.offset, kernel
 
 
 class GuardedFactory(HTTPFactory):
@@ -197,6 +281,7 @@ class Server(daphne.server.Server):
         self.port: Any = None
         self.stopping = False
         self.running: dict[GuardedRequest, int] = {}  # request → bytes of its body
+        self.unread: dict[Any, Standstill] = {}  # of connections whose reader is slow
 
     def run(self):
         daphne.server.HTTPFactory = GuardedFactory  # its run() takes the factory from its own module
@@ -208,13 +293,52 @@ class Server(daphne.server.Server):
         self.ws_factory.setProtocolOptions(failByDrop=False)  # say 1009 to a message too big, then close
         self.port = reactor.adoptStreamPort(self.sock.fileno(), self.sock.family, self.http_factory)
         self.sock.close()  # Twisted holds a duplicate
+        self._look_at_readers()
+
+    async def handle_reply(self, protocol, message):
+        """Hand *message* on; of content, return when the client has read most of it or has left."""
+        kind = message.get("type")
+        if kind == "http.response.body" and not message.get("more_body", False):
+            # An answer is not over before it is read: until then it has its place, and no idle timeout cuts it.
+            await self.handle_reply(protocol, {**message, "more_body": True})
+            message = {"type": kind}
+        await super().handle_reply(protocol, message)
+        if kind in ("http.response.body", "websocket.send"):
+            await protocol.valve.wait()
+            if self.connections.get(protocol, {}).get("disconnected"):
+                await asyncio.sleep(0)  # an application that goes on all the same must let others run
+
+    def _look_at_readers(self):
+        now = time.monotonic()
+        seen = {}
+        for transport in reactor.getWriters():  # connections with something left to send
+            if not isinstance(transport, tcp.Server):
+                continue
+            unsent, before = _unsent(transport), self.unread.get(transport)
+            seen[transport] = before if before and before.unsent == unsent else Standstill(unsent, now)
+            if now - seen[transport].since >= STALLED_SECONDS:
+                transport.abortConnection()
+        self.unread = seen
+        reactor.callLater(LOOK_SECONDS, self._look_at_readers)
 
     def admit(self, request: GuardedRequest, size: int) -> bool:
         """True when *request* with a body of *size* bytes may run now; the place is free again when it ends."""
-        if len(self.running) >= settings.MAX_REQUESTS or sum(self.running.values()) + size > BODIES_BYTES:
+        if len(self.running) >= settings.MAX_REQUESTS and not self._push_out():
+            return False
+        if sum(self.running.values()) + size > BODIES_BYTES:
             return False
         self.running[request] = size
         request.notifyFinish().addBoth(lambda _: self.running.pop(request, None))
+        return True
+
+    def _push_out(self) -> bool:
+        """Cut off the answer whose reader has stood still longest, or mute readers could hold every place."""
+        since = {r: self.unread[r.transport].since for r in self.running if r.transport in self.unread}
+        longest = min(since, key=lambda r: since[r], default=None)
+        if longest is None or time.monotonic() - since[longest] < PUSHED_OUT_SECONDS:
+            return False
+        self.running.pop(longest)
+        longest.transport.abortConnection()
         return True
 
     def kill_all_applications(self):

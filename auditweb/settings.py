@@ -4,14 +4,29 @@ Bare defaults serve from SQLite with no other server; ``DATABASE_URL`` and ``RED
 The table of all variables with defaults and units is in the README.
 """
 
+import errno
 import os
 import secrets
 from pathlib import Path
 from typing import Any
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 env = environ.Env()
+
+
+def _number(name: str, default: float, least: float = 1) -> Any:
+    """The number in the variable *name*, of the type of *default*; an empty one counts as not set."""
+    text = os.environ.get(name, "").strip()
+    try:
+        value = type(default)(text) if text else default
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a number, not {text!r}.") from None
+    if not value >= least:
+        raise ImproperlyConfigured(f"{name} must be at least {least:g}, not {text}.")
+    return value
+
 
 ENVIRONMENT_TZ = os.environ.get("TZ", "")  # Django sets TZ to TIME_ZONE when it starts; exports print the reader's own
 
@@ -20,7 +35,6 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 FILES_DIR = BASE_DIR if (BASE_DIR / "manage.py").exists() else BASE_DIR / "auditweb"
 DATA_DIR = Path(env.str("AUDITWEB_DATA", default="") or (BASE_DIR if FILES_DIR == BASE_DIR else Path.cwd()) / "data")
 DATA_DIR = DATA_DIR.resolve()
-DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _secret_key() -> str:
@@ -39,7 +53,18 @@ def _secret_key() -> str:
     return path.read_text().strip()
 
 
-SECRET_KEY = env.str("SECRET_KEY", default="") or _secret_key()
+try:
+    DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for _name in ("broker/messages", "broker/processed", "broker/control", "static"):
+        (DATA_DIR / _name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(DATA_DIR, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    SECRET_KEY = env.str("SECRET_KEY", default="") or _secret_key()
+except OSError as e:
+    raise ImproperlyConfigured(
+        f"the data directory {DATA_DIR} cannot be used: {e.strerror}. "
+        "AUDITWEB_DATA names one that this account may write to."
+    ) from e
 DEBUG = env.bool("AUDITWEB_DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 # The address people type when a proxy stands in front (https://audit.example.org): the origin of forms and sockets.
@@ -108,13 +133,17 @@ TEMPLATES = [
 
 DATABASE_URL = env.str("DATABASE_URL", default="")
 if DATABASE_URL:
+    if not DATABASE_URL.startswith(("postgres://", "postgresql://")):
+        raise ImproperlyConfigured(
+            "DATABASE_URL must be postgres://user:password@host:5432/name; without it SQLite is used."
+        )
     DATABASES = {"default": env.db_url_config(DATABASE_URL)}
     # Under ASGI a kept connection per thread is never given back; psycopg's pool is (3 x the requests, no 500s).
     DATABASES["default"]["CONN_MAX_AGE"] = 0
     DATABASES["default"]["OPTIONS"] = {
         "pool": {
             "min_size": 1,
-            "max_size": env.int("AUDITWEB_DB_POOL", default=10),
+            "max_size": _number("AUDITWEB_DB_POOL", 10),
             "timeout": 10,
         },
         "connect_timeout": 5,
@@ -138,6 +167,8 @@ SQLITE = DATABASES["default"]["ENGINE"].endswith("sqlite3")
 # --- Redis, channel layer, Celery -------------------------------------------------------------------------------
 
 REDIS_URL = env.str("REDIS_URL", default="")
+if REDIS_URL and not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
+    raise ImproperlyConfigured("REDIS_URL must be redis://host:6379/0; without it no Redis is used.")
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any]
 if REDIS_URL:
     CHANNEL_LAYERS = {
@@ -146,10 +177,16 @@ if REDIS_URL:
             "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 5, "socket_connect_timeout": 1}]},
         }
     }
-    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+    CACHES = {
+        "default": {
+            "BACKEND": "auditweb.outage.Cache",
+            "LOCATION": REDIS_URL,
+            "OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1},
+        }
+    }
     CELERY_BROKER_URL = REDIS_URL
     CELERY_BROKER_TRANSPORT_OPTIONS = {
-        "socket_timeout": 5,
+        "socket_timeout": 0.5,  # who sends to a frozen Redis waits up to three times so long; by default over a minute
         "socket_connect_timeout": 1,
         "visibility_timeout": 3600,
     }
@@ -157,8 +194,6 @@ else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     _broker = DATA_DIR / "broker"
-    for _name in ("messages", "processed", "control"):
-        (_broker / _name).mkdir(mode=0o700, parents=True, exist_ok=True)
     CELERY_BROKER_URL = "files://"  # auditweb/broker.py
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(_broker / "messages"),
@@ -186,13 +221,15 @@ CELERY_BEAT_SCHEDULE = {
 
 # --- limits (RELIABILITY: published, always 413 / 429 / 507 with the number) ---------------------------------------
 
-MAX_LINE_BYTES = env.int("AUDITWEB_MAX_LINE_BYTES", default=8 * 2**20)
-MAX_SLICE_BYTES = env.int("AUDITWEB_MAX_SLICE_BYTES", default=8 * 2**20)
-MAX_DUMP_BYTES = env.int("AUDITWEB_MAX_DUMP_BYTES", default=2 * 2**30)
-LEASE_SECONDS = env.float("AUDITWEB_LEASE_SECONDS", default=12.0)
+MAX_LINE_BYTES = _number("AUDITWEB_MAX_LINE_BYTES", 8 * 2**20)
+MAX_SLICE_BYTES = _number("AUDITWEB_MAX_SLICE_BYTES", 8 * 2**20)
+MAX_DUMP_BYTES = _number("AUDITWEB_MAX_DUMP_BYTES", 2 * 2**30)
+LEASE_SECONDS = _number("AUDITWEB_LEASE_SECONDS", 12.0, least=2)
+# An upload that got no bytes for this long is forgotten, with those that came.
+ABANDONED_SECONDS = env.int("AUDITWEB_ABANDONED_SECONDS", default=86_400)
 MAX_ATTEMPTS = 3  # deaths of a worker at the same line before a dump is given up (poisoned)
-MAX_REQUESTS = env.int("AUDITWEB_MAX_REQUESTS", default=64)  # at once and per process; more get 503 and Retry-After
-LIVE_POLL_SECONDS = env.float("AUDITWEB_LIVE_POLL_SECONDS", default=0.5)
+MAX_REQUESTS = _number("AUDITWEB_MAX_REQUESTS", 64)  # at once and per process; more get 503 and Retry-After
+LIVE_POLL_SECONDS = _number("AUDITWEB_LIVE_POLL_SECONDS", 0.5, least=0.01)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_SLICE_BYTES + 2**16
 FILE_UPLOAD_HANDLERS: list[str] = []  # dumps come as raw slices; no page takes multipart files
 
@@ -227,12 +264,14 @@ CSRF_COOKIE_NAME = "__Host-auditweb-csrf" if HTTPS else "auditweb-csrf"
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
-SESSION_COOKIE_AGE = env.int("AUDITWEB_SESSION_SECONDS", default=7 * 86400)
-AUDITWEB_IDLE_SECONDS = env.int("AUDITWEB_IDLE_SECONDS", default=8 * 3600)
+SESSION_COOKIE_AGE = _number("AUDITWEB_SESSION_SECONDS", 7 * 86400)
+AUDITWEB_IDLE_SECONDS = _number("AUDITWEB_IDLE_SECONDS", 8 * 3600)
 CSRF_FAILURE_VIEW = "auditweb.errors.csrf_failure"
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_HSTS_SECONDS = 31536000 if HTTPS else 0
+# The proxy turns http:// into https://, and a promise for all names of a domain is for the owner of the domain to make.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
@@ -283,20 +322,26 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"
-STATIC_ROOT.mkdir(exist_ok=True)
 STATICFILES_DIRS = [FILES_DIR / "static"]
 WHITENOISE_USE_FINDERS = True  # served from the source tree: nothing to collect before the first run
 WHITENOISE_AUTOREFRESH = DEBUG
 
+LOG_LEVEL = (env.str("AUDITWEB_LOG_LEVEL", default="") or "INFO").upper()
+if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+    raise ImproperlyConfigured("AUDITWEB_LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR.")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
+    "formatters": {
+        "line": {"()": "auditweb.loglines.Formatter", "fmt": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}
+    },
+    "filters": {"one_line": {"()": "auditweb.outage.OneLine"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.str("AUDITWEB_LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django.channels.server": {"level": "WARNING"},
         "daphne": {"level": "WARNING"},
+        "channels_redis.pubsub": {"filters": ["one_line"]},
         "celery": {"level": "WARNING"},
         "kombu": {"level": "ERROR"},  # the filesystem transport warns of a host name that it does not use
     },

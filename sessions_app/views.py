@@ -200,6 +200,7 @@ def session_detail(request, public_id: str):
         "q": query.text("q"),
         "tab": tab,
         "chips": _chips(request, session, chosen),
+        "lane_rows": _lane_rows(session),
         "filtered": any(chosen.values()),
         **_head(request, session),
         **_rows(request, session, selected, query, chosen),
@@ -422,6 +423,17 @@ def _lane_counts(session: Session) -> dict[str, int]:
         counts["lifecycle"] = min(rest, named)
         counts["other"] = rest - counts["lifecycle"]
     return counts
+
+
+def _lane_rows(session: Session) -> int:
+    """How many lanes the overview will most likely have (``lanesOf`` in static/js/overview.js), to keep room for them."""
+    present = {lane for lane, number in _lane_counts(session).items() if number} - {"interruption"}
+    rows = len({"other" if lane in ("lifecycle", "error") else lane for lane in present} | {"user", "assistant", "tool"})
+    if len(session.agents) > 1:
+        calls = ToolCall.objects.filter(id__range=id_range(session.pk))
+        callers = len(calls.values("agent").order_by("agent").distinct()[:9])
+        rows += callers - 1 if 1 < callers <= 8 else 0
+    return rows
 
 
 def _chip(request, chosen: dict, name: str, value: str, label: str, number: int | None) -> dict:

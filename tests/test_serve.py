@@ -1,9 +1,11 @@
 """The processes of an embedded site: what starts, what is started again, and that nothing is left behind."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import urllib.request
 
 import pytest
 
+from tests.servers import free_port
 from tests.site import ROOT, is_alive, site, until
 
 
@@ -122,8 +125,7 @@ def test_a_taken_port_is_named_in_one_sentence(running):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        command = [sys.executable, "manage.py", "serve", "--port", str(port)]
-        done = subprocess.run(command, cwd=ROOT, env=running.env, capture_output=True, text=True, timeout=60)
+        done = serve_once(running.env, "--port", str(port))
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == (
         f"CommandError: cannot listen on 127.0.0.1:{port}: Address already in use. Choose another port with --port."
@@ -185,6 +187,114 @@ def test_readyz_is_503_while_postgresql_is_away_and_healthz_is_not():
         assert b"auditweb:" not in refused.value.read()  # no address, no account
         with urllib.request.urlopen(running.url + "/healthz") as answer:
             assert answer.status == 200
+
+
+def serve_once(env, *args, **kwargs):
+    """How a start ends that must not succeed."""
+    command = [sys.executable, "manage.py", "serve", "--port", "0", *args]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, **kwargs)
+
+
+@pytest.fixture
+def bare_env(tmp_path):
+    """The environment without anything of auditweb's but an empty data directory."""
+    ours = ("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "ALLOWED_HOSTS", "SECRET_KEY")
+    env = {k: v for k, v in os.environ.items() if k not in ours and not k.startswith("AUDITWEB_")}
+    return env | {"AUDITWEB_DATA": str(tmp_path / "data")}
+
+
+def _not_even_root():
+    """Take the right to write everywhere (CAP_DAC_OVERRIDE, 1) from the program that is started next."""
+    ctypes.CDLL(None).prctl(24, 1)
+
+
+def test_a_data_directory_that_cannot_be_written_is_one_sentence(tmp_path, bare_env):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    for path, reason in (
+        (locked, "Permission denied"),
+        (locked / "inside", "Permission denied"),
+        ("/dev/null", "File"),
+    ):
+        done = serve_once(bare_env | {"AUDITWEB_DATA": str(path)}, preexec_fn=_not_even_root)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith(f"auditweb: the data directory {path} cannot be used: {reason}")
+
+
+def test_a_database_that_a_newer_version_made_is_left_alone(bare_env):
+    subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=bare_env, check=True, timeout=60)
+    path = os.path.join(bare_env["AUDITWEB_DATA"], "auditweb.sqlite3")
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO django_migrations (app, name, applied) VALUES ('dumps', '0999_later', '2030-01-01')"
+        )
+    done = serve_once(bare_env)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"CommandError: the database {path} was made by another version of auditweb (it has dumps.0999_later). "
+        "Install that version again, or take another data directory.\n"
+    )
+
+
+def test_a_file_that_is_no_database_is_one_sentence(bare_env):
+    os.mkdir(bare_env["AUDITWEB_DATA"], 0o700)
+    path = os.path.join(bare_env["AUDITWEB_DATA"], "auditweb.sqlite3")
+    with open(path, "w") as f:
+        f.write("not a database " * 100)
+    done = serve_once(bare_env)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"CommandError: cannot use the database {path}: file is not a database.\n",
+    )
+
+
+def test_a_postgresql_that_does_not_answer_is_one_sentence_without_its_password(bare_env):
+    done = serve_once(bare_env | {"DATABASE_URL": f"postgres://auditweb:sesame@127.0.0.1:{free_port()}/auditweb"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("CommandError: cannot use the database of DATABASE_URL: connection failed")
+    assert len(done.stderr.splitlines()) == 1
+    assert "sesame" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"AUDITWEB_MAX_REQUESTS": "many"}, "AUDITWEB_MAX_REQUESTS must be a number, not 'many'."),
+        ({"AUDITWEB_MAX_DUMP_BYTES": "0"}, "AUDITWEB_MAX_DUMP_BYTES must be at least 1, not 0."),
+        ({"AUDITWEB_LIVE_POLL_SECONDS": "nan"}, "AUDITWEB_LIVE_POLL_SECONDS must be at least 0.01, not nan."),
+        ({"AUDITWEB_LOG_LEVEL": "loud"}, "AUDITWEB_LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR."),
+        (
+            {"DATABASE_URL": "mysql://auditweb:sesame@db/auditweb"},
+            "DATABASE_URL must be postgres://user:password@host:5432/name; without it SQLite is used.",
+        ),
+        ({"REDIS_URL": "cache:6379"}, "REDIS_URL must be redis://host:6379/0; without it no Redis is used."),
+    ],
+)
+def test_a_variable_that_makes_no_sense_is_one_sentence(bare_env, variables, sentence):
+    done = serve_once(bare_env | variables)
+    assert (done.returncode, done.stderr) == (1, f"auditweb: {sentence}\n")
+
+
+def test_an_empty_variable_counts_as_not_set(bare_env):
+    names = ("AUDITWEB_MAX_REQUESTS", "AUDITWEB_LOG_LEVEL", "AUDITWEB_LEASE_SECONDS", "DATABASE_URL", "REDIS_URL")
+    command = [sys.executable, "manage.py", "check"]
+    env = bare_env | dict.fromkeys(names, "")
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_port_that_no_machine_has_is_refused(bare_env):
+    done = serve_once(bare_env, "--port", "65536")
+    assert done.returncode == 2
+    assert done.stderr.endswith("a port is a number from 0 to 65535\n")
+
+
+def test_a_proper_deployment_passes_the_deployment_check(bare_env):
+    env = bare_env | {"PUBLIC_URL": "https://audit.example.org", "ALLOWED_HOSTS": "audit.example.org,127.0.0.1"}
+    command = [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import websockets
 
+from tests.echo_server import content
 from tests.site import ROOT, until
 
 MIB = 2**20
@@ -42,8 +43,16 @@ def echo():
         yield process
 
 
-def connect(server):
-    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+def connect(server, window=None):
+    """A connection to *server*; *window* bytes is what our kernel takes before we read."""
+    with contextlib.ExitStack() as undo:
+        sock = undo.enter_context(socket.socket())
+        sock.settimeout(20)
+        if window:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        sock.connect(("127.0.0.1", server.port))
+        undo.pop_all()
+        return sock
 
 
 def head(method, path, *headers):
@@ -198,6 +207,139 @@ def test_more_requests_than_can_run_are_told_to_come_back():
         assert found[2][1]["retry-after"] == "1"
         assert json.loads(found[2][2])["error"]["code"] == "busy"
         assert ask(server, head("GET", "/", "Connection: close"))[0] == 200
+
+
+# --- readers ------------------------------------------------------------------------------------------------------
+
+
+def streams(server):
+    return json.loads(ask(server, head("GET", "/streams", "Connection: close"))[2])["streams"]
+
+
+def read_exactly(sock, size, pause=0.0):
+    """Read an answer with *size* bytes of content and compare them; *pause* seconds between reads."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += some(sock)
+    top, _, data = data.partition(b"\r\n\r\n")
+    assert b"Content-Length: %d" % size in top
+    offset = 0
+    while True:
+        assert data == content(offset, len(data)), f"wrong bytes behind {offset}"
+        offset += len(data)
+        if offset >= size:
+            break
+        time.sleep(pause)
+        data = some(sock)
+    assert offset == size
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_300_megabytes_for_a_mute_reader_are_not_held(echo, connection):
+    before = resident_mib(echo.pid)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(echo)) for _ in range(3)]
+        for sock in socks:
+            sock.sendall(head("GET", f"/stream?{300 * MIB}", f"Connection: {connection}"))
+        until(lambda: streams(echo) == 3, "all three are being answered")
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            began = time.monotonic()
+            assert ask(echo, head("GET", "/", "Connection: close"))[0] == 200
+            assert time.monotonic() - began < 1
+            assert resident_mib(echo.pid) - before < 64
+    until(lambda: streams(echo) == 0, "the streams end when their readers leave")
+
+
+def test_a_slow_reader_gets_every_byte_and_the_connection_serves_on(echo):
+    before = resident_mib(echo.pid)
+    size = 20 * MIB + 1
+    with connect(echo, window=65536) as sock:
+        sock.sendall(head("GET", f"/stream?{size}"))
+        read_exactly(sock, size, pause=0.002)
+        assert resident_mib(echo.pid) - before < 64
+        sock.sendall(head("GET", "/whole?3000000"))
+        read_exactly(sock, 3000000, pause=0.01)
+        sock.sendall(head("GET", "/"))
+        assert answer(sock)[0] == 200
+
+
+def test_requests_sent_at_once_are_answered_in_order(echo):
+    with connect(echo) as sock:
+        sock.sendall(head("GET", f"/stream?{3 * MIB}") * 3 + head("GET", "/", "Connection: close"))
+        data = b""
+        while piece := sock.recv(65536):
+            data += piece
+    first, second, third, last = data.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    for part in (first, second, third):
+        assert part.partition(b"\r\n\r\n")[2] == content(0, 3 * MIB)
+    assert last.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("path", ["/stream", "/whole"])
+def test_a_reader_that_stands_still_is_cut_off_and_a_slow_one_is_not(path):
+    with echo_server(ECHO_STALLED_SECONDS="3") as server, contextlib.ExitStack() as stack:
+        mute, slow, closing = (stack.enter_context(connect(server, window=4096)) for _ in range(3))
+        mute.sendall(head("GET", f"{path}?{20 * MIB}"))
+        closing.sendall(head("GET", f"{path}?{20 * MIB}", "Connection: close"))
+        slow.sendall(head("GET", f"{path}?{20 * MIB}"))
+        for _ in range(40):  # 8 s with pauses shorter than 3 s: some bytes in each
+            slow.recv(16384)
+            time.sleep(0.2)
+        for sock in (mute, closing):
+            with pytest.raises(OSError, match="reset"):
+                while sock.recv(65536):
+                    pass
+        assert slow.recv(16384)
+        slow.close()
+        until(lambda: streams(server) == 0, "no stream goes on")
+
+
+def test_mute_readers_give_way_when_others_wait_for_their_place():
+    with echo_server(ECHO_MAX_REQUESTS="3", ECHO_PUSHED_OUT_SECONDS="2") as server, contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(server, window=4096)) for _ in range(3)]
+        for sock in socks:
+            sock.sendall(head("GET", f"/stream?{20 * MIB}"))
+
+        def served():
+            return ask(server, head("GET", "/", "Connection: close"))[0] == 200
+
+        until(lambda: not served(), "all places are taken")
+        until(served, "one is free again")
+
+
+def test_an_answer_that_fails_in_the_middle_is_seen_to_be_cut(echo):
+    for _ in range(2):  # the second shows that the server still looks after its applications
+        with connect(echo) as sock:
+            sock.sendall(head("GET", "/breaks"))
+            with pytest.raises(OSError, match="reset"):
+                while sock.recv(65536):
+                    pass
+
+
+def test_a_socket_that_acknowledges_without_reading_is_not_sent_more(echo):
+    before = resident_mib(echo.pid)
+    with connect(echo, window=4096) as sock:
+        upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+        sock.sendall(head("GET", "/ws", *upgrade, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="))
+        assert b" 101 " in some(sock)
+        said = b"flood %d" % (100 * MIB)
+        sock.sendall(bytes([0x81, 0x80 | len(said), 0, 0, 0, 0]) + said)
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            assert ask(echo, head("GET", "/", "Connection: close"))[0] == 200
+            assert resident_mib(echo.pid) - before < 16
+
+
+async def test_a_flood_arrives_whole_at_a_slow_reader(echo):
+    async with websockets.connect(f"ws://127.0.0.1:{echo.port}/ws") as sock:
+        await sock.send(f"flood {5_000_000}")
+        for number in range(5000):
+            assert len(await sock.recv()) == 1000
+            if number % 100 == 0:
+                await asyncio.sleep(0.01)
+        await sock.send("x" * 7)
+        assert await sock.recv() == "7"
 
 
 async def test_what_we_say_on_a_socket_may_be_larger_than_what_we_take(echo):

@@ -4,14 +4,19 @@ The row of the dump is the queue and decides who works: a lease that every batch
 Celery only wakes a worker; a killed worker's lease runs out and ``sweep`` starts the dump again where it stopped.
 """
 
+import contextlib
 import logging
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
+from itertools import islice
 
 from django.conf import settings
-from django.db import OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.db.models import F, Q
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from auditweb import formats
@@ -24,11 +29,12 @@ from auditweb.ids import public_id
 
 logger = logging.getLogger(__name__)
 
-BATCH = 2000  # lines per transaction: about 50 ms, so a live writer beside an import waits little
+BATCH = 5000  # lines per transaction: about 60 ms, so a live writer beside an import waits little
+GUESS_LINES = 2000  # looked at for the zone before the first one is stored
 BATCH_BYTES = 4 * 2**20
 CHECKPOINT = (
     "lines", "bytes_read", "blank_lines", "bad_line_count", "naive_lines", "events", "records", "checkpoint",
-    "heartbeat_at", "attempts",
+    "heartbeat_at", "attempts", "lease_until",
 )  # fmt: skip
 PAUSE = 0.002  # seconds between batches, so that a waiting SQLite writer gets its turn
 
@@ -51,7 +57,24 @@ def sweep() -> int:
     found = list(due.order_by("id")[:20])
     for dump in found:
         wake(dump)
+    drop_abandoned()
     return len(found)
+
+
+def drop_abandoned() -> int:
+    """Forget dumps whose bytes stopped coming ABANDONED_SECONDS ago, at most 20; how many there were."""
+    limit = timezone.now() - timedelta(seconds=settings.ABANDONED_SECONDS)
+    quiet = Dump.objects.filter(state=State.RECEIVING, created_at__lt=limit)
+    quiet = quiet.filter(Q(heartbeat_at=None) | Q(heartbeat_at__lt=limit))
+    dropped = 0
+    for pk in list(quiet.order_by("created_at").values_list("pk", flat=True)[:20]):
+        with transaction.atomic():
+            dump = quiet.select_for_update(skip_locked=True, no_key=True).filter(pk=pk).first()
+            if dump is not None:
+                logger.info("dump %s was never finished: its %d bytes are dropped", dump.public_id, dump.size)
+                store.drop_bytes(dump)
+                dropped += 1
+    return dropped
 
 
 def claim(dump_id: int) -> Dump | None:
@@ -59,8 +82,16 @@ def claim(dump_id: int) -> Dump | None:
 
     A dump whose worker died MAX_ATTEMPTS times without moving the checkpoint is given up (state failed).
     """
+    with transaction.atomic():
+        return _claim(dump_id)
+
+
+def _claim(dump_id: int) -> Dump | None:
     token, now = public_id(), time.time()
     due = Dump.objects.filter(pk=dump_id, state__in=[State.QUEUED, State.IMPORTING], lease_until__lt=now)
+    # Whoever holds the row is alive or will be ended by the database; waiting here would block a thread for as long.
+    if not due.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True):
+        return None
     given_up = due.filter(attempts__gte=settings.MAX_ATTEMPTS).update(
         state=State.FAILED,
         finished_at=timezone.now(),
@@ -88,23 +119,33 @@ def run(dump_id: int, progress: Callable[[Dump], None] | None = None) -> bool:
 
     *progress* is called after every batch. Any error of ours ends the dump as failed; the rows so far stay.
     """
-    dump = claim(dump_id)
+    try:
+        dump = claim(dump_id)
+    except (OperationalError, InterfaceError) as e:
+        logger.warning("dump %d waits: %s", dump_id, str(e).strip())
+        connection.close_if_unusable_or_obsolete()
+        return False
     if dump is None:
         return False
     try:
         if dump.lines == 0:
-            refusal = formats.sniff(store.read(dump, 0, 64 * 2**10))
+            refusal = formats.sniff(store.read(dump, 0, formats.SNIFF_BYTES))
             if refusal:
                 _end(dump, State.FAILED, refusal)
                 return True
-        _read_lines(dump, progress)
-        _settle_zone(dump)
+            _guess_zone(dump)
+        with _unhurried():
+            _read_lines(dump, progress)
+            _settle_zone(dump)
         _end(dump, State.DONE)
     except LeaseLost:
         logger.info("dump %s: lease lost at line %d", dump.public_id, dump.lines)
         return False
-    except OperationalError as e:  # the database is away or locked; the sweeper goes on when it is back
-        logger.warning("dump %s waits at line %d: %s", dump.public_id, dump.lines, e)
+    except (OperationalError, InterfaceError) as e:  # the sweeper goes on when the database is back
+        logger.warning("dump %s waits at line %d: %s", dump.public_id, dump.lines, str(e).strip())
+        connection.close_if_unusable_or_obsolete()
+        if _will_pass(e):
+            _give_back(dump)
         return False
     except Exception as e:
         logger.exception("dump %s failed at line %d", dump.public_id, dump.lines)
@@ -117,6 +158,42 @@ def run(dump_id: int, progress: Callable[[Dump], None] | None = None) -> bool:
     for sink in sinks.all_sinks():
         sink.finish(dump)
     return True
+
+
+@contextlib.contextmanager
+def _unhurried():
+    """On SQLite, commits that a power cut may undo: the dump is safe, and its checkpoint is undone with its rows."""
+    if connection.vendor != "sqlite" or connection.in_atomic_block:
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA synchronous=NORMAL")
+    try:
+        yield
+    finally:
+        connection.close()  # the next one has the setting of all others
+
+
+_PASSING = {
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN,
+    "08", "40", "53", "55", "57",
+}  # fmt: skip
+
+
+def _will_pass(error: Exception) -> bool:
+    """Whether *error* says that the database is locked, full or away: nothing that this dump is the reason of."""
+    if (code := getattr(error.__cause__, "sqlite_errorcode", None)) is not None:
+        return code & 0xFF in _PASSING
+    state = getattr(error.__cause__, "sqlstate", None)
+    return state is None or state[:2] in _PASSING
+
+
+def _give_back(dump: Dump) -> None:
+    """Let the sweeper start *dump* again at once, without counting this start as one that it survived."""
+    with contextlib.suppress(DatabaseError, InterfaceError):  # else the lease runs out
+        Dump.objects.filter(pk=dump.pk, state=State.IMPORTING, lease_token=dump.lease_token).update(
+            lease_until=0, attempts=Greatest(F("attempts") - 1, 0)
+        )
 
 
 def _read_lines(dump: Dump, progress) -> None:
@@ -138,6 +215,9 @@ def _read_lines(dump: Dump, progress) -> None:
         _import_batch(dump, batch, clock, evidence)
         if progress:
             progress(dump)
+    if dump.bytes_read != dump.size:
+        _hold(dump)  # a dump that is deleted meanwhile has no bytes either
+        raise LookupError(f"bytes {dump.bytes_read:,} to {dump.size:,} are missing")
 
 
 def _import_batch(dump: Dump, batch: list[store.Line], clock: Clock, evidence: ZoneEvidence) -> None:
@@ -179,9 +259,10 @@ def _import_batch(dump: Dump, batch: list[store.Line], clock: Clock, evidence: Z
         dump.naive_lines += naive
         dump.events += events
         dump.records = dict(counts)
-        dump.checkpoint = {"clock": clock.state(), "evidence": evidence.state(), "sinks": sink_states}
+        dump.checkpoint |= {"clock": clock.state(), "evidence": evidence.state(), "sinks": sink_states}
         dump.heartbeat_at = timezone.now()
         dump.attempts = 0
+        dump.lease_until = time.time() + settings.LEASE_SECONDS  # waiting for a session's lock may have taken long
         dump.save(update_fields=CHECKPOINT)
 
 
@@ -194,26 +275,52 @@ def _hold(dump: Dump) -> None:
         raise LeaseLost
 
 
+def _guess_zone(dump: Dump) -> None:
+    """Begin with the zone that the first lines show. The last line decides; mostly no time is then written twice."""
+    if dump.zone_source:
+        return
+    evidence = ZoneEvidence()
+    for line in islice(store.lines(dump), GUESS_LINES):
+        with contextlib.suppress(BadLineError):
+            for record in formats.read_line(line.raw or b"", line.number == 1, settings.MAX_LINE_BYTES) or ():
+                evidence.see(record)
+    zone = evidence.zone()
+    if zone:
+        with transaction.atomic():
+            _hold(dump)
+            dump.zone, dump.zone_source = zone, "inferred"
+            dump.save(update_fields=["zone", "zone_source"])
+
+
 def _settle_zone(dump: Dump) -> None:
     """Once all lines are known: read naive times in the zone that their aware neighbours show, else as UTC."""
-    if not dump.naive_lines or dump.zone_source == "told":
-        return
-    zone = ZoneEvidence(dump.checkpoint.get("evidence")).zone()
-    if zone:
-        _set_zone(dump, zone, "inferred")
-    elif dump.zone_source != "assumed":
-        Dump.objects.filter(pk=dump.pk).update(zone_source="assumed")
-        dump.zone_source = "assumed"
+    zone, source = dump.zone, dump.zone_source
+    if source != "told":
+        zone = ZoneEvidence(dump.checkpoint.get("evidence")).zone()
+        source = "inferred" if zone else "assumed" if dump.naive_lines else ""
+    if zone != dump.zone or dump.checkpoint.get("retime"):
+        _set_zone(dump, zone, source)
+    elif source != dump.zone_source:
+        with transaction.atomic():
+            _hold(dump)
+            dump.zone_source = source
+            dump.save(update_fields=["zone_source"])
 
 
 def _set_zone(dump: Dump, zone: str, source: str) -> None:
+    """Read the naive times of *dump* in *zone*, those that are stored too."""
     with transaction.atomic():
         if dump.state == State.IMPORTING:
             _hold(dump)
         dump.zone, dump.zone_source = zone, source
-        dump.save(update_fields=["zone", "zone_source"])
+        # The clock of a checkpoint has seen earlier lines in the old zone: an import that goes on from it ends with
+        # placing them all again.
+        dump.checkpoint["retime"] = dump.lines > 0 and dump.state not in (State.IMPORTING, State.DONE)
+        dump.save(update_fields=["zone", "zone_source", "checkpoint"])
         for sink in sinks.all_sinks():
             sink.retime(dump)
+        if dump.state == State.IMPORTING:
+            _hold(dump)  # with a long session that took longer than the lease
 
 
 def tell_zone(dump: Dump, zone: str) -> None:
@@ -224,16 +331,18 @@ def tell_zone(dump: Dump, zone: str) -> None:
     from auditweb.formats.clock import zone_of
 
     zone_of(zone)
-    dump.refresh_from_db()
-    if dump.state == State.IMPORTING:
-        raise store.Refused("this dump is being imported; its zone can be changed when that is done")
-    if zone:
-        _set_zone(dump, zone, "told")
-    else:
-        inferred = ZoneEvidence(dump.checkpoint.get("evidence")).zone()
-        _set_zone(dump, inferred, "inferred" if inferred else "assumed")
-    for sink in sinks.all_sinks():
-        sink.finish(dump)
+    with transaction.atomic():
+        store.present(dump, lock=True)  # no worker begins meanwhile
+        dump.refresh_from_db()
+        if dump.state == State.IMPORTING:
+            raise store.Refused("this dump is being imported; its zone can be changed when that is done")
+        if zone:
+            _set_zone(dump, zone, "told")
+        else:
+            inferred = ZoneEvidence(dump.checkpoint.get("evidence")).zone()
+            _set_zone(dump, inferred, "inferred" if inferred else "assumed" if dump.lines else "")
+        for sink in sinks.all_sinks():
+            sink.finish(dump)
 
 
 def _end(dump: Dump, state: str, error: str = "") -> None:
@@ -260,7 +369,7 @@ def retry(dump: Dump) -> bool:
     A dump whose bytes never arrived in full waits for them again.
     """
     stopped = Dump.objects.filter(pk=dump.pk, state__in=[State.FAILED, State.CANCELLED])
-    fresh = {"lease_until": 0, "attempts": 0, "error": "", "finished_at": None}
+    fresh = {"lease_until": 0, "attempts": 0, "error": "", "finished_at": None, "heartbeat_at": timezone.now()}
     with transaction.atomic():
         if stopped.exclude(sha256="").update(state=State.QUEUED, **fresh):
             wake(dump)
@@ -269,10 +378,13 @@ def retry(dump: Dump) -> bool:
 
 
 def delete(dump: Dump) -> None:
-    """Remove a dump, its bytes and all that came from it: events (their numbers are not used again), status entries."""
+    """Remove a dump, its bytes and all that came from it: events (their numbers are not used again), status entries.
+
+    Raises store.Gone when somebody else was faster.
+    """
     cancel(dump)  # a worker that runs loses its lease and stops before its next commit
     with transaction.atomic():
-        dump = Dump.objects.select_for_update().get(pk=dump.pk)
+        dump = store.present(dump, lock=True)
         for sink in sinks.all_sinks():
             sink.forget(dump)
         store.drop_bytes(dump)

@@ -92,6 +92,7 @@ class Dump(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["team", "-id"], name="dumps_by_team"),
+            models.Index(fields=["created_at"], condition=models.Q(state="receiving"), name="dumps_unfinished"),
             models.Index(
                 fields=["lease_until"], condition=models.Q(state__in=["queued", "importing"]), name="dumps_to_run"
             ),

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.http import Http404
+from django.utils import timezone
 
 from auditweb.dumps.models import Dump, DumpChunk, State, Upload
 from auditweb.teams.models import Team, User
@@ -35,7 +37,11 @@ class TooLarge(Refused):
 
 
 class NotReceiving(Refused):
-    """The dump takes no more bytes: it is finished, cancelled or gone."""
+    """The dump takes no more bytes: it is finished or cancelled."""
+
+
+class Gone(Http404):
+    """The dump was deleted since it was looked up: as missing as one that never was."""
 
 
 def begin(
@@ -77,10 +83,10 @@ def clean_name(name: str) -> str:
 def append_bytes(dump: Dump, offset: int, data: bytes) -> int:
     """Keep *data* as the bytes from *offset* on; bytes received so far. Committed when this returns.
 
-    Sending a slice again is harmless. Raises WrongOffset, TooLarge, NotReceiving.
+    Sending a slice again is harmless. Raises WrongOffset, TooLarge, NotReceiving, Gone.
     """
     with transaction.atomic():
-        dump = Dump.objects.select_for_update().get(pk=dump.pk)
+        dump = present(dump, lock=True)
         if dump.state != State.RECEIVING:
             raise NotReceiving(f"this dump is {dump.state} and takes no more bytes")
         if offset + len(data) <= dump.size and data and read(dump, offset, len(data)) == data:
@@ -91,8 +97,18 @@ def append_bytes(dump: Dump, offset: int, data: bytes) -> int:
         if offset + len(data) > limit:
             raise TooLarge(f"more bytes than the {limit:,} that this dump may have")
         _store(dump, data)
-        dump.save(update_fields=["size", "newlines", "chunk_count"])
+        dump.heartbeat_at = timezone.now()
+        dump.save(update_fields=["size", "newlines", "chunk_count", "heartbeat_at"])
         return dump.size
+
+
+def present(dump: Dump, lock: bool = False) -> Dump:
+    """*dump* as it is now, its row locked until the transaction ends when *lock*. Raises Gone."""
+    rows = Dump.objects.select_for_update(no_key=True) if lock else Dump.objects.all()
+    found = rows.filter(pk=dump.pk).first()
+    if found is None:
+        raise Gone("this dump is gone")
+    return found
 
 
 def _store(dump: Dump, data: bytes) -> None:
@@ -120,10 +136,10 @@ def _store(dump: Dump, data: bytes) -> None:
 def finish(dump: Dump) -> tuple[Dump, bool]:
     """All bytes are here: (the dump, queued for its import; False), or (the dump that had the same bytes; True).
 
-    Raises NotReceiving, and WrongOffset when bytes that were announced are missing.
+    Raises NotReceiving, Gone, and WrongOffset when bytes that were announced are missing.
     """
-    dump.refresh_from_db()
-    if dump.state in (State.QUEUED, State.IMPORTING, State.DONE):
+    dump = present(dump)
+    if dump.sha256:
         return dump, False  # asked again after a lost answer
     if dump.state != State.RECEIVING:
         raise NotReceiving(f"this dump is {dump.state}")
@@ -133,22 +149,27 @@ def finish(dump: Dump) -> tuple[Dump, bool]:
     for piece in pieces(dump):
         digest.update(piece)
     sha256 = digest.hexdigest()
-    try:
+    hashed = Dump.objects.filter(pk=dump.pk, state=State.RECEIVING, size=dump.size)  # as long as nothing changed
+    while True:
+        try:
+            with transaction.atomic():
+                if hashed.update(state=State.QUEUED, sha256=sha256):
+                    Upload.objects.filter(dumps=dump).update(sha256=sha256, size=dump.size)
+                    return present(dump), False
+        except IntegrityError:  # the same bytes were here before
+            pass
         with transaction.atomic():
-            Upload.objects.filter(dumps=dump).update(sha256=sha256, size=dump.size)
-            done = Dump.objects.filter(pk=dump.pk, state=State.RECEIVING, size=dump.size).update(
-                state=State.QUEUED, sha256=sha256
-            )
-            if not done:
-                raise NotReceiving("this dump changed while it was being finished")
-    except IntegrityError:
-        first = Dump.objects.filter(team_id=dump.team_id, upload__sha256=sha256).exclude(pk=dump.pk).first()
-        if first is None:
-            raise
-        drop_bytes(dump)
-        return first, True
-    dump.refresh_from_db()
-    return dump, False
+            first = Dump.objects.filter(team_id=dump.team_id, upload__sha256=sha256).first()
+            mine = hashed.select_for_update(no_key=True).first()
+            if first is not None and mine is not None:
+                drop_bytes(mine)
+                return first, True
+        if mine is not None:
+            continue  # whoever had the same bytes deleted them just now
+        if first is None or (first.pk != dump.pk and Dump.objects.filter(pk=dump.pk).exists()):
+            present(dump)
+            raise NotReceiving("this dump changed while it was being finished")
+        return first, first.pk != dump.pk  # another call of this function was faster
 
 
 def drop_bytes(dump: Dump) -> None:

@@ -34,8 +34,12 @@ def _time(value, mode: str, text: str) -> SafeString:
         return mark_safe(f'<span class="soft">{UNKNOWN}</span>')  # noqa: S308 - a constant
     exact = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     title = moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d} UTC"
+    shown, zone, _ = moment.strftime(text).partition(" UTC")
+    # The name of the zone in an element of its own: a page that will show local times hides it before the first paint,
+    # and nothing moves when clock.js puts the local time in.
+    named = mark_safe('<span class="zone-name"> UTC</span>') if zone else ""
     return format_html(
-        '<time datetime="{}" data-time="{}" title="{}">{}</time>', exact, mode, title, moment.strftime(text)
+        '<time datetime="{}" data-time="{}" title="{}">{}{}</time>', exact, mode, title, shown, named
     )
 
 
@@ -59,16 +63,20 @@ def ago(value) -> SafeString:
 
 @register.filter
 def duration(seconds: float | None) -> str:
-    """``850 ms``, ``1.8 s``, ``40 s``, ``1m 40s``, ``1h 02m``, ``3d 4h``; a dash for None."""
+    """``850 ms``, ``1.8 s``, ``40 s``, ``1m 40s``, ``1h 02m``, ``3d 4h``; a dash for None.
+
+    What is left over is dropped, as on every clock and in RoomKit's own summaries: 100.9 s are ``1m 40s``.
+    """
     if seconds is None or seconds == "":
         return UNKNOWN
     if seconds < 0:
         return "−" + duration(-seconds)
-    if seconds < 1:
-        return f"{round(seconds * 1000)} ms"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
+    us = round(seconds * 1_000_000)  # whole numbers from here on: 0.57 * 1000 is 569.99…
+    if us < 1_000_000:
+        return f"{us // 1000} ms"
+    if us < 10_000_000:
+        return f"{us // 1_000_000}.{us // 100_000 % 10} s"
+    whole = us // 1_000_000
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
@@ -105,6 +113,12 @@ def size(count: int | None) -> str:
 def percent(share: float | None) -> str:
     """``42 %`` of 0.42, rounded down, so that 100 % means finished."""
     return UNKNOWN if share is None else f"{int(share * 100)} %"
+
+
+@register.filter
+def without_placeholder(field):
+    """A form field whose label stands above it, without the same words inside the box."""
+    return field.as_widget(attrs={"placeholder": False})
 
 
 @register.filter

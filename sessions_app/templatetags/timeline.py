@@ -87,8 +87,8 @@ def gap_text(ms) -> str:
     tenths = floor(ms / 100 + 0.5)
     if tenths < 600:
         return f"+{tenths // 10}.{tenths % 10} s"
-    seconds = tenths // 10
-    return f"+{seconds // 60} min {seconds % 60:02d} s"
+    minutes, seconds = divmod(tenths // 10, 60)
+    return f"+{minutes}m {seconds:02d}s" if minutes < 60 else f"+{minutes // 60}h {minutes % 60:02d}m"
 
 
 def gap_warmth(ms) -> int:

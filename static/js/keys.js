@@ -14,6 +14,11 @@ export function register(key, says, run) {
   return () => { if (keys.get(key) === entry) keys.delete(key); };
 }
 
+/** A line of the list for what another module listens to: keys that work in one part of the page. */
+export function mention(key, says) {
+  keys.set(`${key} ${says}`, { key, says, run: () => {} });
+}
+
 /** What is registered: `[{key, says}]`, in order of registration. */
 export const registered = () => [...keys.values()].map(({ key, says }) => ({ key, says }));
 

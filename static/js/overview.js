@@ -219,7 +219,7 @@ export class Overview {
 
   #grow() {
     const { outline } = this;
-    const span = this.timed ? outline.span : Math.max(1, outline.length - 1) * 1000;
+    const span = (this.timed ? outline.span : (outline.length - 1) * 1000) || 1000;  // one instant: a second around it
     this.scale.grow(span, this.timed ? outline.earliest : 0);
   }
 
@@ -443,6 +443,7 @@ export class Overview {
     const base = this.timed ? this.outline.start : 0;
     const { step, at } = ticks(scale, base);
     context.beginPath();
+    let free = GUTTER;  // where the label before ends
     for (const ms of at) {
       const x = Math.round(GUTTER + scale.x(ms)) + 0.5;
       if (x < GUTTER) continue;
@@ -450,7 +451,10 @@ export class Overview {
       context.lineTo(x, bottom + 4);
       const label = this.timed ? this.clock(new Date(base + ms), step) : `#${Math.round(ms / 1000) + 1}`;
       const wide = context.measureText(label).width;
-      context.fillText(label, Math.max(GUTTER, Math.min(x - wide / 2, right - wide)), bottom + AXIS_HEIGHT / 2 + 2);
+      const left = Math.max(GUTTER, Math.min(x - wide / 2, right - wide));
+      if (left < free) continue;
+      context.fillText(label, left, bottom + AXIS_HEIGHT / 2 + 2);
+      free = left + wide + 10;
     }
     context.stroke();
   }

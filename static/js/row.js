@@ -49,13 +49,15 @@ export function milliseconds(ms) {
   return `${Math.floor(ms + 0.5)} ms`;
 }
 
-/** A reply gap as "+2.0 s" or "+3 min 05 s"; "" below one second or when unknown. */
+/** A reply gap as "+2.0 s", "+3m 05s" or "+1h 02m"; "" below one second or when unknown. */
 export function gapText(ms) {
   if (!(ms >= GAP_MS)) return "";
   const tenths = Math.floor(ms / 100 + 0.5);
   if (tenths < 600) return `+${Math.floor(tenths / 10)}.${tenths % 10} s`;
-  const seconds = Math.floor(tenths / 10);
-  return `+${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
+  const two = (n) => String(n).padStart(2, "0");
+  const seconds = Math.floor(tenths / 10), minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `+${minutes}m ${two(seconds % 60)}s`;
+  return `+${Math.floor(minutes / 60)}h ${two(minutes % 60)}m`;
 }
 
 /** How warm a gap is drawn: 0 (none), 1, 2 (from 3 s) or 3 (from 8 s). */

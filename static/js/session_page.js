@@ -9,7 +9,7 @@ import { copy } from "./copy.js";
 import { Details } from "./details.js";
 import { fromAddress, isEmpty, mask, positions, toAddress } from "./filters.js";
 import { matching, step } from "./find.js";
-import { register } from "./keys.js";
+import { mention, register } from "./keys.js";
 import { follow } from "./live_log.js";
 import { Outline } from "./outline.js";
 import { Overview } from "./overview.js";
@@ -228,7 +228,7 @@ export class SessionPage {
     this.list.paint(true);
     this.overview.select(index);
     this.details.show(seq);
-    history.replaceState(history.state, "", this.#href(seq));
+    this.#address();
     this.said.textContent = this.#describe(index);
     if (focus || this.box.contains(document.activeElement)) {
       this.list.rows.get(place)?.focus({ preventScroll: true });
@@ -237,6 +237,13 @@ export class SessionPage {
 
   #selectIndex(index, options) {
     if (index >= 0) this.select(this.outline.seq[index], options);
+  }
+
+  /** Where the panes stand one above the other, what was chosen shows in both: the transcript goes to the upper edge. */
+  #besideDetails() {
+    const pane = this.root.querySelector(".details-pane");
+    const below = pane.getBoundingClientRect().top > innerHeight - 80;
+    if (below) this.box.scrollIntoView({ block: "start" });
   }
 
   get #at() {
@@ -332,6 +339,7 @@ export class SessionPage {
 
   #address() {
     history.replaceState(history.state, "", this.#href(this.selected));
+    this.search = location.search;
   }
 
   async #find(words, go = true) {
@@ -488,6 +496,7 @@ export class SessionPage {
       event.preventDefault();
       if (getSelection()?.toString() && event.target.closest(".row-words")) return;  // somebody marks text
       this.select(Number(row.dataset.seq), { focus: true });
+      this.#besideDetails();
     });
     box.addEventListener("keydown", (event) => {
       const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -539,7 +548,9 @@ export class SessionPage {
     document.addEventListener("auditweb:zone", () => { this.list.paint(true); this.overview.draw(); });
     document.addEventListener("auditweb:theme", () => this.overview.recolor());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.overview.recolor());
-    addEventListener("popstate", () => location.reload());
+    // Only another query is another view: a link to a part of this page (#main) comes by here too.
+    this.search = location.search;
+    addEventListener("popstate", () => { if (location.search !== this.search) location.reload(); });
   }
 
   /** A link of the details to another event of this session needs no new page. */
@@ -627,6 +638,10 @@ export class SessionPage {
       ["s", "summary", () => this.#tab(
         this.root.querySelector('[data-pane="summary"]').hidden ? "summary" : "details")],
     ]) register(key, says, run);
+    mention("Esc", "in Find: clear it and go to the transcript");
+    mention("↑ ↓", "in the transcript: previous and next event");
+    mention("← →", "in the overview: previous and next event");
+    mention("+ − 0", "in the overview: zoom in, zoom out, show all");
   }
 }
 

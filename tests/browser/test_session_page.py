@@ -123,7 +123,7 @@ def test_the_raw_line_is_one_key_away_and_copied_exactly(show, opened, sample):
     wanted = sample("roomkit_session/hostile_text.jsonl").read_text().splitlines()[4]
     assert json.loads(page.locator("#event-raw").get_attribute("data-exact")) == wanted
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.get_by_role("button", name="Copy JSON").click()
+    page.get_by_role("button", name="Copy raw line").click()
     expect(page.locator("#toast")).to_contain_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == wanted
 

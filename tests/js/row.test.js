@@ -40,8 +40,9 @@ test("a gap is shown from one second on, only on a reply, and warms", () => {
   assert.equal(gapText(999), "");
   assert.equal(gapText(2000), "+2.0 s");
   assert.equal(gapText(59_949), "+59.9 s");
-  assert.equal(gapText(59_950), "+1 min 00 s");
-  assert.equal(gapText(185_000), "+3 min 05 s");
+  assert.equal(gapText(59_950), "+1m 00s");
+  assert.equal(gapText(185_000), "+3m 05s");
+  assert.equal(gapText(3_744_000), "+1h 02m");
   assert.deepEqual([null, NaN, 500, 1000, 3000, 8000].map(gapWarmth), [0, 0, 0, 1, 2, 3]);
   assert.equal(view(row({ lane: "user" }), { gap: 4000 }).gap, "");
   assert.equal(view(row({ lane: "assistant" }), { gap: 4000 }).gap, "+4.0 s");

@@ -1,5 +1,6 @@
 """The embedded server: database up to date, web server, one child worker."""
 
+import argparse
 import contextlib
 import fcntl
 import logging
@@ -13,7 +14,7 @@ import time
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from auditweb.checks import is_local
@@ -32,7 +33,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-        parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
+        parser.add_argument("--port", type=_port, default=8000, help="port to listen on; 0 takes a free one")
         parser.add_argument("--no-worker", action="store_true", help="web server only; run `manage.py work` beside it")
 
     def handle(self, *, host, port, no_worker, **options):
@@ -55,7 +56,11 @@ class Command(BaseCommand):
             raise CommandError(f"cannot listen on {host}: {e.strerror}") from e
         except OSError as e:
             raise CommandError(f"cannot listen on {host}:{port}: {e.strerror}. Choose another port with --port.") from e
-        migrate()
+        try:
+            reach_database()
+            migrate()
+        except DatabaseError as e:
+            raise CommandError(f"cannot use the {_database()}: {_first_line(e)}.") from e
 
         from auditweb.asgi import application
         from auditweb.teams.links import first_run
@@ -78,12 +83,32 @@ class Command(BaseCommand):
             worker.stop()
 
 
+def reach_database() -> None:
+    """Connect once, without the pool, which would wait ten seconds and keep the reason to itself."""
+    if connection.vendor != "postgresql":
+        return
+    import psycopg
+
+    try:
+        psycopg.connect(**{k: v for k, v in connection.get_connection_params().items() if k != "pool"}).close()
+    except psycopg.Error as e:
+        raise DatabaseError(str(e)) from e
+
+
 def migrate() -> None:
-    """Bring the database up to date; of several starts at once one works and the others wait for it."""
+    """Bring the database up to date; of several starts at once one works and the others wait for it.
+
+    Raises CommandError when a newer version of auditweb has been here: what it stored is not ours to guess at.
+    """
     with open(settings.DATA_DIR / "migrate.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with _one_machine_at_a_time():
             executor = MigrationExecutor(connection)
+            if unknown := _of_another_version(executor.loader):
+                raise CommandError(
+                    f"the {_database()} was made by another version of auditweb (it has {unknown[0]}). "
+                    "Install that version again, or take another data directory."
+                )
             if executor.migration_plan(executor.loader.graph.leaf_nodes()):
                 call_command("migrate", interactive=False, verbosity=0)
 
@@ -101,6 +126,30 @@ def _one_machine_at_a_time():
     finally:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATE_LOCK])
+
+
+def _of_another_version(loader) -> list[str]:
+    """Migrations that the database had and this version does not know, as ``app.name``."""
+    known = set(loader.disk_migrations)
+    for migration in loader.disk_migrations.values():
+        known.update(migration.replaces)
+    unknown = set(loader.applied_migrations) - known
+    return sorted(f"{app}.{name}" for app, name in unknown if app in loader.migrated_apps)
+
+
+def _database() -> str:
+    return f"database {settings.DATABASES['default']['NAME']}" if settings.SQLITE else "database of DATABASE_URL"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return port
 
 
 def _address(host: str, port: int) -> str:

@@ -35,6 +35,7 @@ class Command(BaseCommand):
             _die_with_parent()
             threading.Thread(target=_watch, args=(watch_fd,), daemon=True).start()
         from celery import signals
+        from celery.apps import worker as celery_worker
         from celery.exceptions import SecurityWarning
 
         from auditweb import broker
@@ -42,6 +43,8 @@ class Command(BaseCommand):
 
         # Celery warns of pickled messages that run as root; ours are JSON, with ids as arguments.
         warnings.filterwarnings("ignore", category=SecurityWarning)
+        if watch_fd is not None:  # "Warm shutdown" in the terminal of the server, which stops by itself as well
+            celery_worker.safe_say = lambda *args, **kwargs: None
 
         def stopping(**_):
             _exit_after(STOP_SECONDS, 0)
