@@ -15,7 +15,7 @@ test: ## everything: linters, node, browser, PostgreSQL with Redis, SQLite
 	@$(MAKE) --no-print-directory lint
 	node --test tests/js/*.test.js
 	$(PYTHON) -m pytest tests/browser
-	$(PYTHON) -m tests.servers -- $(PYTHON) -m pytest tests/browser -k "dropped_file or another_process"
+	$(PYTHON) -m tests.servers -- $(PYTHON) -m pytest tests/browser -k "main_path or dropped_file or another_process"
 	$(PYTHON) -m tests.servers -- $(PYTHON) -m pytest tests --ignore tests/browser
 	$(PYTHON) -m pytest tests --ignore tests/browser -m "not postgres and not redis"
 

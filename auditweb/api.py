@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator
 import msgspec
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.db import connection
 from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
@@ -114,7 +115,15 @@ def _gathered(pieces: Iterable[bytes]) -> Generator[bytes, None, None]:
 
 
 async def _hopping(pieces: Iterator[bytes]):
-    take = sync_to_async(lambda: next(pieces, None))
+    def following() -> bytes | None:
+        try:
+            return next(pieces, None)
+        finally:
+            # The next piece is wanted when the reader has taken this one. Ten slow readers would hold the whole pool.
+            if connection.vendor == "postgresql" and not connection.in_atomic_block:
+                connection.close()
+
+    take = sync_to_async(following)
     while (piece := await take()) is not None:
         yield piece
 

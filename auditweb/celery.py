@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 
 from celery import Celery, Task
 from django.conf import settings
@@ -18,11 +19,19 @@ app.autodiscover_tasks()
 
 logger = logging.getLogger(__name__)
 
+alone = threading.local()  # ``alone.working`` is true in a worker's thread that does by itself what it would ask for
+
 
 def send(task: Task, *args) -> None:
     """Ask a worker to run *task* once the transaction has committed; with the broker away, say so and go on."""
 
     def publish():
+        if getattr(alone, "working", False):
+            try:
+                task.run(*args)
+            except Exception:
+                logger.exception("%s%r failed", task.name, args)
+            return
         if not outage.redis.may_ask():  # an import of many sessions would wait for a frozen Redis at each of them
             return
         try:

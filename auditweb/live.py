@@ -360,6 +360,8 @@ class Reader:
             self._events += frame.events
             self._bytes += frame.size
         for text in frame.texts:
+            if self._refused:  # while a slow client let us wait
+                break
             await self._send(text)
         return True
 

@@ -6,6 +6,7 @@ together, a range of keys is a range of the log, and the key is the cursor.
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from django.db import connection, models, transaction
 from django.utils import timezone
@@ -33,6 +34,9 @@ class Log(models.Model):
         return live.key_of(str(self._meta.model_name), self.pk)
 
 
+LogT = TypeVar("LogT", bound=Log)
+
+
 def entry_id(log_id: int, seq: int) -> int:
     return (log_id << SEQ_BITS) | seq
 
@@ -45,6 +49,16 @@ def id_range(log_id: int, after: int = 0, upto: int | None = None) -> tuple[int,
     """First and last primary key of the entries with *after* < seq ≤ *upto* (the whole log by default)."""
     last = (1 << SEQ_BITS) - 1 if upto is None else upto
     return (log_id << SEQ_BITS) + after + 1, (log_id << SEQ_BITS) + last
+
+
+def open(model: type[LogT], defaults: dict, **identity) -> LogT:
+    """The log with *identity*, made from *defaults* if there is none, and locked until the transaction ends."""
+    while True:
+        found, _ = model._default_manager.get_or_create(**identity, defaults=defaults)
+        # Between these two it may have been deleted, with the last of its entries.
+        locked = model._default_manager.select_for_update(no_key=True).filter(pk=found.pk).first()
+        if locked is not None:
+            return locked
 
 
 def append(log: Log, model: type[models.Model], columns: Sequence[str], rows: Sequence[tuple]) -> int:
@@ -104,7 +118,9 @@ def update_many(model: type[models.Model], columns: Sequence[str], rows: Iterabl
     while part := list(islice(rest, 2000)):
         with connection.cursor() as cursor:
             if connection.vendor == "postgresql":  # one statement for all: 5 x the speed of one for each row
-                cursor.execute(_update_from_arrays(model, columns), [list(values) for values in zip(*part, strict=True)])
+                cursor.execute(
+                    _update_from_arrays(model, columns), [list(values) for values in zip(*part, strict=True)]
+                )
             else:
                 cursor.executemany(statement, part)
 

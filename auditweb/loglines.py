@@ -12,7 +12,7 @@ _SECRETS = [
     (re.compile(r"\bawk_[0-9a-zA-Z]+"), "awk_…"),
     (re.compile(r"\b([a-z][a-z0-9+]*://[^\s:/@]*):[^\s/@]+@"), r"\1:…@"),
     # PostgreSQL prints the row that it refused.
-    (re.compile(r"(\s|\\n)*\b(DETAIL|CONTEXT|HINT|LINE \d+):.*", re.S), ""),
+    (re.compile(r"(\s|\\n)+(DETAIL|CONTEXT|HINT|LINE \d+):.*", re.S), ""),
 ]
 
 

@@ -25,6 +25,10 @@ class Outage:
         self._lock = threading.Lock()
         self._until: float | None = None  # None: not away
 
+    @property
+    def lasts(self) -> bool:
+        return self._until is not None
+
     def may_ask(self) -> bool:
         """True when Redis is not away, and for one caller every PAUSE_SECONDS while it is."""
         with self._lock:
@@ -91,7 +95,7 @@ class Cache(RedisCache):
 class OneLine(logging.Filter):
     """Lets a complaint through once, without its traceback, until it was not repeated for QUIET_SECONDS.
 
-    The channel layer logs a traceback of 60 lines every second that Redis is away.
+    While Redis is away the channel layer logs a traceback every second, and Celery's beat one of 130 lines every three.
     """
 
     def __init__(self):
@@ -104,6 +108,7 @@ class OneLine(logging.Filter):
         if last is not None and now - last < QUIET_SECONDS:
             return False
         if record.exc_info and record.exc_info[1] is not None:
-            record.msg, record.args = "%s: %r", (record.getMessage(), record.exc_info[1])
+            # Celery's beat writes the stack into the message, too.
+            record.msg, record.args = "%s: %r", (record.getMessage().partition("\n")[0], record.exc_info[1])
             record.exc_info = record.exc_text = None
         return True

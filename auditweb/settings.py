@@ -147,6 +147,8 @@ if DATABASE_URL:
             "timeout": 10,
         },
         "connect_timeout": 5,
+        # A process that freezes inside a transaction gives back its locks, and its work to others.
+        "options": "-c idle_in_transaction_session_timeout=30s",
     }
 else:
     DATABASES = {
@@ -226,7 +228,7 @@ MAX_SLICE_BYTES = _number("AUDITWEB_MAX_SLICE_BYTES", 8 * 2**20)
 MAX_DUMP_BYTES = _number("AUDITWEB_MAX_DUMP_BYTES", 2 * 2**30)
 LEASE_SECONDS = _number("AUDITWEB_LEASE_SECONDS", 12.0, least=2)
 # An upload that got no bytes for this long is forgotten, with those that came.
-ABANDONED_SECONDS = env.int("AUDITWEB_ABANDONED_SECONDS", default=86_400)
+ABANDONED_SECONDS = _number("AUDITWEB_ABANDONED_SECONDS", 86_400)
 MAX_ATTEMPTS = 3  # deaths of a worker at the same line before a dump is given up (poisoned)
 MAX_REQUESTS = _number("AUDITWEB_MAX_REQUESTS", 64)  # at once and per process; more get 503 and Retry-After
 LIVE_POLL_SECONDS = _number("AUDITWEB_LIVE_POLL_SECONDS", 0.5, least=0.01)
@@ -343,6 +345,7 @@ LOGGING = {
         "daphne": {"level": "WARNING"},
         "channels_redis.pubsub": {"filters": ["one_line"]},
         "celery": {"level": "WARNING"},
+        "celery.beat": {"filters": ["one_line"]},
         "kombu": {"level": "ERROR"},  # the filesystem transport warns of a host name that it does not use
     },
 }

@@ -129,10 +129,11 @@ def main() -> None:
         dump = Dump.objects.get(pk=dump.pk)
         assert (dump.state, dump.lines) == ("done", options.lines), dump.error
         bare = yardstick(dump)
+        speed, size = options.lines / took["seconds"], dump.size / 2**20
         print(
-            f"{connection.vendor}: {options.lines:,} lines ({dump.size / 2**20:.0f} MiB received in {received:.1f} s): "
-            f"import {options.lines / took['seconds']:,.0f} lines/s ({took['cpu']:.1f} s of its {took['seconds']:.1f} s "
-            f"on the processor, peak {took['peak_mib']:.0f} MiB); bare tuples {options.lines / bare:,.0f}/s; "
+            f"{connection.vendor}: {options.lines:,} lines ({size:.0f} MiB, received in {received:.1f} s): "
+            f"import {speed:,.0f} lines/s ({took['seconds']:.1f} s, {took['cpu']:.1f} s on the processor; "
+            f"peak {took['peak_mib']:.0f} MiB); bare tuples {options.lines / bare:,.0f}/s; "
             f"ratio {bare / took['seconds']:.2f}"
         )
         jobs.delete(dump)

@@ -4,17 +4,19 @@ Keeps for itself which session a line belongs to.
 """
 
 import heapq
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
 from auditweb import log
 from auditweb.dumps.models import Dump
 from auditweb.dumps.sinks import Placed
+from auditweb.formats.clock import Clock, parse_time
 from auditweb.formats.record import Record
 from auditweb.log import entry_id, id_range
 from sessions_app import projection
 from sessions_app.models import EVENT_COLUMNS, Event, Session, ToolCall, Turn
-from status_app.ingest import bus_of, placed_again
-from status_app.models import StatusEntry
+from status_app.ingest import bus_of
+from status_app.models import StatusBus, StatusEntry
 
 NEW_RUN_US = 4 * 3600 * 1_000_000  # a session line this long after the line before it starts another session
 ROWS = 2000
@@ -53,11 +55,11 @@ class SessionSink:
         return created
 
     def retime(self, dump: Dump) -> None:
-        sessions = list(dump.sessions.select_for_update().order_by("pk"))
-        columns = ("line", "id", "ts_text")
+        sessions = _locked(dump)
+        columns = ("line", "id", "ts_text", "ts_quality")
         streams = [s.events.filter(dump=dump).values_list(*columns).iterator(ROWS) for s in sessions]
-        in_file_order = ((pk, ts_text) for _, pk, ts_text in heapq.merge(*streams))
-        log.update_many(Event, ["at_us", "sort_us", "ts_quality"], placed_again(dump, in_file_order))
+        in_file_order = (row[1:] for row in heapq.merge(*streams))
+        log.update_many(Event, ["at_us", "sort_us", "ts_quality"], _placed_again(dump, in_file_order))
         for session in sessions:
             projection.rebuild(session)
 
@@ -69,10 +71,13 @@ class SessionSink:
             send(summarize, session.pk)
 
     def forget(self, dump: Dump) -> None:
-        for session in list(dump.sessions.select_for_update().order_by("pk")):
+        for session in _locked(dump):
             session.events.filter(dump=dump).delete()
             session.dumps.remove(dump)
             if session.events.exists():
+                # The log of this dump's posts may go next: the session keeps one that its other dumps post to.
+                session.status_bus = StatusBus.objects.filter(dumps__sessions=session).order_by("pk").first()
+                session.save(update_fields=["status_bus"])
                 projection.rebuild(session)
             else:
                 delete(session)
@@ -94,7 +99,8 @@ def _open(dump: Dump, run: int) -> Session:
     """The session of *run* (from 1) of *dump*, made if there is none yet."""
     key = dump.session_key or (dump.public_id if run == 1 else f"{dump.public_id}#{run}")
     title = PurePath(dump.name).stem or dump.name
-    session, _ = Session.objects.get_or_create(
+    session = log.open(
+        Session,
         team_id=dump.team_id,
         key=key,
         defaults={"title": dump.session_key or (title if run == 1 else f"{title} · run {run}")},
@@ -103,11 +109,16 @@ def _open(dump: Dump, run: int) -> Session:
     return session
 
 
+def _locked(dump: Dump) -> list[Session]:
+    """The sessions of *dump*, locked in an order that is the same for all."""
+    return list(dump.sessions.select_for_update(of=("self",), no_key=True).order_by("pk"))
+
+
 def _append(session_id: int, rows: list[tuple], dump: Dump) -> int:
     """Store *rows* in a session and derive from them; how many there were."""
     if not rows:
         return 0
-    session = Session.objects.select_for_update().get(pk=session_id)
+    session = Session.objects.select_for_update(no_key=True).get(pk=session_id)
     first = log.append(session, Event, EVENT_COLUMNS, rows)
     base = entry_id(session.pk, first)
     projection.project(session, [(base + i, *row) for i, row in enumerate(rows)])
@@ -125,6 +136,16 @@ def _row(dump: Dump, placed: Placed) -> tuple:
         r.ts_text, placed.at_us, placed.sort_us, placed.quality, r.kind, r.lane, r.role, r.agent, r.tool, r.status,
         r.duration_ms, text, r.visibility, r.extra, r.cut, " ".join(r.flags), dump.pk, placed.line,
     )  # fmt: skip
+
+
+def _placed_again(dump: Dump, rows: Iterable[tuple[int, str, str]]) -> Iterator[tuple[int | None, int, str, int]]:
+    """(at_us, sort_us, quality, id) for *rows* (id, time as written, old quality) of *dump* in file order, by its
+    present zone."""
+    clock = Clock(dump.zone, dump.offset_ms)
+    for pk, ts_text, quality in rows:
+        # What was no time stays none: of a number or a list only the text is left, which may look like one.
+        us, aware, _ = parse_time(ts_text if quality != "missing" else None)
+        yield (*clock.place(Record(ts_us=us, ts_aware=aware)), pk)
 
 
 def _post_text(action: str, detail: str) -> str:

@@ -116,7 +116,7 @@ def _take_channel(session: Session, extra: str) -> None:
 def rebuild(session: Session) -> Session:
     """Derive everything of *session* again from its log and raise its revision."""
     with transaction.atomic():
-        session = Session.objects.select_for_update().get(pk=session.pk)
+        session = Session.objects.select_for_update(no_key=True).get(pk=session.pk)
         span = id_range(session.pk)
         Turn.objects.filter(id__range=span).delete()
         ToolCall.objects.filter(id__range=span).delete()

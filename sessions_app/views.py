@@ -426,9 +426,10 @@ def _lane_counts(session: Session) -> dict[str, int]:
 
 
 def _lane_rows(session: Session) -> int:
-    """How many lanes the overview will most likely have (``lanesOf`` in static/js/overview.js), to keep room for them."""
+    """How many lanes the overview will most likely have (``lanesOf`` in overview.js): the page keeps room for them."""
     present = {lane for lane, number in _lane_counts(session).items() if number} - {"interruption"}
-    rows = len({"other" if lane in ("lifecycle", "error") else lane for lane in present} | {"user", "assistant", "tool"})
+    shared = {"other" if lane in ("lifecycle", "error") else lane for lane in present}
+    rows = len(shared | {"user", "assistant", "tool"})
     if len(session.agents) > 1:
         calls = ToolCall.objects.filter(id__range=id_range(session.pk))
         callers = len(calls.values("agent").order_by("agent").distinct()[:9])

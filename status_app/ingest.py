@@ -1,14 +1,14 @@
 """Status records → entries of a bus. The only module that creates them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 
-from django.db.models import F
+from django.db import transaction
 
 from auditweb import log
+from auditweb.dumps import raw
 from auditweb.dumps.models import Dump
 from auditweb.dumps.sinks import Placed
-from auditweb.formats.clock import Clock, parse_time
-from auditweb.formats.record import Record
 from status_app.models import ENTRY_COLUMNS, StatusBus, StatusEntry
 
 ROWS = 2000  # entries that are read or written together
@@ -26,14 +26,15 @@ class StatusSink:
             return 0
         if "bus" not in state:
             state["bus"] = bus_of(dump).pk
-        bus = StatusBus.objects.select_for_update().get(pk=state["bus"])
+        bus = StatusBus.objects.select_for_update(no_key=True).get(pk=state["bus"])
         log.append(bus, StatusEntry, ENTRY_COLUMNS, [_row(dump, p) for p in posts])
         _count(bus, [(p.record.status, p.record.agent, p.at_us) for p in posts])
         return 0
 
     def retime(self, dump: Dump) -> None:
-        for bus in dump.status_buses.all():
-            retime(bus, dump)
+        for bus in _locked(dump):
+            log.update_many(StatusEntry, ["at_us", "sort_us", "ts_quality"], _placed_again(bus, dump))
+            recount(bus)
 
     def finish(self, dump: Dump) -> None:
         from auditweb.celery import send
@@ -43,24 +44,27 @@ class StatusSink:
             send(summarize, bus.pk)
 
     def forget(self, dump: Dump) -> None:
-        for bus in list(dump.status_buses.select_for_update()):
+        for bus in _locked(dump):
             bus.entries.filter(dump=dump).delete()
             bus.dumps.remove(dump)
             if bus.entries.exists():
                 recount(bus)
-                log.announce(bus)
             else:
                 log.announce(bus)
                 bus.delete()
 
 
 def bus_of(dump: Dump) -> StatusBus:
-    """The bus that the status lines of *dump* go to: as told, else one of its own."""
-    bus, _ = StatusBus.objects.get_or_create(
-        team_id=dump.team_id, name=dump.bus_name or dump.public_id, defaults={"title": dump.bus_name or dump.name}
-    )
+    """The bus that the status lines of *dump* go to, locked: as told, else one of its own."""
+    name, title = dump.bus_name or dump.public_id, dump.bus_name or dump.name
+    bus = log.open(StatusBus, team_id=dump.team_id, name=name, defaults={"title": title})
     bus.dumps.add(dump)
     return bus
+
+
+def _locked(dump: Dump) -> list[StatusBus]:
+    """The buses of *dump*, locked in an order that is the same for all."""
+    return list(dump.status_buses.select_for_update(of=("self",), no_key=True).order_by("pk"))
 
 
 def _row(dump: Dump, placed: Placed) -> tuple:
@@ -85,32 +89,27 @@ def _count(bus: StatusBus, posts: list[tuple[str, str, int | None]]) -> None:
 
 
 def recount(bus: StatusBus) -> None:
-    """Count *bus* again from its entries and raise its revision."""
-    StatusBus.objects.filter(pk=bus.pk).update(revision=F("revision") + 1)
-    bus.refresh_from_db()
-    bus.entry_count, bus.levels, bus.agents, bus.first_us, bus.last_us = 0, {}, {}, None, None
-    rows = bus.entries.values_list("status", "agent", "at_us")
-    chunk: list[tuple] = []
-    for row in rows.iterator(ROWS):
-        chunk.append(row)
-        if len(chunk) == ROWS:
+    """Count *bus* again from its entries and raise its revision. Raises StatusBus.DoesNotExist when it is gone."""
+    with transaction.atomic():
+        # Locked before it is read: an import that goes on meanwhile counts what it adds itself.
+        bus.refresh_from_db(from_queryset=StatusBus.objects.select_for_update(no_key=True))
+        bus.revision += 1
+        bus.entry_count, bus.levels, bus.agents, bus.first_us, bus.last_us = 0, {}, {}, None, None
+        bus.save(update_fields=["revision"])
+        rows = bus.entries.values_list("status", "agent", "at_us").iterator(ROWS)
+        while chunk := list(islice(rows, ROWS)):
             _count(bus, chunk)
-            chunk = []
-    _count(bus, chunk)
+        log.announce(bus)
 
 
-def retime(bus: StatusBus, dump: Dump) -> None:
-    """Place the entries of *bus* that came from *dump* again, after its zone or offset changed."""
-    StatusBus.objects.select_for_update().get(pk=bus.pk)
-    rows = bus.entries.filter(dump=dump).order_by("line", "id").values_list("id", "ts_text")
-    log.update_many(StatusEntry, ["at_us", "sort_us", "ts_quality"], placed_again(dump, rows.iterator(ROWS)))
-    recount(bus)
-    log.announce(bus)
+def _placed_again(bus: StatusBus, dump: Dump) -> Iterator[tuple[int | None, int, str, int]]:
+    """(at_us, sort_us, quality, id) of the entries of *bus* that came from *dump*, by its present zone.
 
-
-def placed_again(dump: Dump, rows: Iterable[tuple[int, str]]) -> Iterator[tuple[int | None, int, str, int]]:
-    """(at_us, sort_us, quality, id) for *rows* (id, time as written) of *dump* in file order, by its present zone."""
-    clock = Clock(dump.zone, dump.offset_ms)
-    for pk, ts_text in rows:
-        us, aware, _ = parse_time(ts_text)
-        yield (*clock.place(Record(ts_us=us, ts_aware=aware)), pk)
+    Read from its lines: the place of a post also depends on the lines before it that are no posts.
+    """
+    posts = (p for p in raw.placed(dump) if p.record.format == "roomkit_status")
+    rows = bus.entries.filter(dump=dump).order_by("line", "id").values_list("line", "id").iterator(ROWS)
+    for (line, pk), post in zip(rows, posts, strict=False):  # an import may have stopped early
+        if post.line != line:
+            raise LookupError(f"line {line:,} was a post and is none now")
+        yield post.at_us, post.sort_us, post.quality, pk

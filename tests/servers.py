@@ -73,6 +73,7 @@ def redis() -> Iterator[str]:
     with _directory(None) as home:
         port = free_port()
         command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+        command += ["--databases", "4096"]  # every site of a run takes one by lot
         with _process(command, home, None, signal.SIGTERM, lambda: _answers_ping(port)):
             yield f"redis://127.0.0.1:{port}/0"
 

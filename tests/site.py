@@ -176,7 +176,9 @@ def _own_redis(url: str) -> str:
     """*url* with the number of an emptied database: a worker must not take the messages of another site."""
     import redis
 
-    own = f"{url.rpartition('/')[0]}/{1 + secrets.randbelow(15)}"
+    with redis.Redis.from_url(url) as connection:
+        databases = int(connection.config_get("databases")["databases"])
+    own = f"{url.rpartition('/')[0]}/{1 + secrets.randbelow(databases - 1)}"
     with redis.Redis.from_url(own) as connection:
         connection.flushdb()
     return own

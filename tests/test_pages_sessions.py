@@ -210,7 +210,7 @@ def test_the_summary_shows_what_roomkit_prints(alice_client, import_sample):
     session = session_of(import_sample("roomkit_session/tiny_doc_example.jsonl"))
     summary.make(session)
     text = page(alice_client, path_of(session), fragment="summary")
-    shown = html.unescape(re.search(r'<pre id="summary-session"[^>]*>(.*?)</pre>', text, re.S)[1])
+    shown = html.unescape(re.search(r'<pre id="summary-session"[^>]*>\n(.*?)</pre>', text, re.S)[1])
     assert shown == b"".join(summary.text(session)).decode()
     assert shown in html.unescape(page(alice_client, path_of(session), tab="summary"))
 

@@ -291,10 +291,10 @@ def test_nobody_notices_that_redis_is(fault, harmed):
             assert polling.heard(f"during {number}", HEARD_SECONDS) is not None
             number += 1
             time.sleep(0.3)
+        harmed.imported(during)  # before Redis is back
         for _ in course:
             pass
 
-        harmed.imported(during)
         harmed.imported(harmed.send_dump(f"{name}-after"))
         began, number = time.monotonic(), 0
         while True:  # until the doorbell rings again: the other process would find nothing by itself for a minute
@@ -314,8 +314,11 @@ def test_nobody_notices_that_redis_is(fault, harmed):
 
 
 def test_an_outage_costs_a_few_log_lines(harmed):
+    assert "Redis is away" in "".join(harmed.server.output)
     for server in (harmed.server, harmed.patient):
         text = "".join(server.output)
-        assert "channels_redis" not in text or text.count("channels_redis") <= 2
-        assert text.count("Traceback") == 0
-        assert len(server.output) < 60, text
+        ours = [line for line in server.output if "Too Many Requests" not in line]  # the visitor's wrong passwords
+        assert text.count("channels_redis") <= 2
+        assert text.count("celery.beat") <= 2
+        assert "Traceback" not in text
+        assert len(ours) < 50, "".join(ours)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -9,13 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 import websockets
 
 from tests.echo_server import content
-from tests.site import ROOT, until
+from tests.site import ROOT, site, until
 
 MIB = 2**20
 
@@ -340,6 +342,43 @@ async def test_a_flood_arrives_whole_at_a_slow_reader(echo):
                 await asyncio.sleep(0.01)
         await sock.send("x" * 7)
         assert await sock.recv() == "7"
+
+
+def test_mute_readers_of_a_large_original_cost_others_nothing(tmp_path):
+    dump = tmp_path / "large.jsonl"
+    with open(dump, "w") as f:
+        for n in range(13):
+            text = os.urandom(3 * MIB).hex()
+            entry = {"type": "speech", "role": "user", "content": text, "duration_ms": None, "metadata": {}}
+            f.write(json.dumps({"ts": f"2026-03-01T10:00:{n:02}+00:00", **entry}) + "\n")
+    with site("--no-worker", AUDITWEB_DB_POOL="3") as server, contextlib.ExitStack() as stack:
+        words = ["--team", "default", "--scopes", "read", "--name", "reader", "--json"]
+        key = json.loads(server.manage("create_api_key", *words))["key"]
+        found = server.import_file(dump)["dumps"][0]
+        path = f"/api/v1/dumps/{found['id']}/original"
+        bearer = f"Authorization: Bearer {key}"
+        server.port = int(server.url.rpartition(":")[2])
+
+        def page():
+            began = time.monotonic()
+            status, _, body = ask(server, head("GET", "/api/v1/sessions/?limit=1", bearer, "Connection: close"))
+            assert status == 200
+            assert len(json.loads(body)["items"]) == 1
+            return time.monotonic() - began
+
+        page()
+        before = resident_mib(server.process.pid)
+        mute = [stack.enter_context(connect(server, window=65536)) for _ in range(6)]
+        for sock in mute:
+            sock.sendall(head("GET", path, bearer))
+            assert sock.recv(12) == b"HTTP/1.1 200"
+        request = urllib.request.Request(server.url + path, headers={"Authorization": f"Bearer {key}"})
+        with urllib.request.urlopen(request, timeout=60) as download:
+            digest = hashlib.file_digest(download, "sha256").hexdigest()
+        assert digest == found["sha256"] == hashlib.sha256(dump.read_bytes()).hexdigest()
+        for _ in range(10):
+            assert page() < 5  # the pool of 3 connections gives up after 10 s
+        assert resident_mib(server.process.pid) - before < 64
 
 
 async def test_what_we_say_on_a_socket_may_be_larger_than_what_we_take(echo):

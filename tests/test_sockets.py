@@ -1,7 +1,9 @@
 """Live sockets: what is committed anywhere reaches whoever may see it, and nobody else."""
 
 import asyncio
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 import textwrap
@@ -527,3 +529,54 @@ def test_another_process_feeds_a_browser_through_daphne(tmp_path):
         server.terminate()
         following.join(SECONDS)
         assert codes == [1012]
+
+
+def test_readers_that_never_read_cost_a_bounded_amount_even_when_they_say_that_they_did(tmp_path):
+    from websockets.sync.client import connect
+
+    from tests.site import site
+    from tests.test_server import resident_mib
+
+    count = 20_000
+    with open(tmp_path / "long.jsonl", "w") as f:
+        for n in range(count):
+            entry = {"type": "speech", "role": "user", "duration_ms": None, "metadata": {}}
+            f.write(json.dumps({"ts": "2026-03-01T10:00:00+00:00", "content": f"{n} " + "x" * 1900, **entry}) + "\n")
+    with site("--no-worker") as server, contextlib.ExitStack() as stack:
+        words = ["--team", "default", "--scopes", "read", "--name", "watcher", "--json"]
+        key = json.loads(server.manage("create_api_key", *words))["key"]
+        imported = server.import_file(tmp_path / "long.jsonl", "--session", "long")
+        path = f"/ws/sessions/{imported['dumps'][0]['sessions'][0]['id']}/?after={count - 4900}"
+        port = int(server.url.rpartition(":")[2])
+
+        def follow():
+            seqs = []
+            url = server.url.replace("http", "ws") + path
+            with connect(url, additional_headers={"Authorization": f"Bearer {key}"}, open_timeout=SECONDS) as follower:
+                while not seqs or seqs[-1] < count:
+                    message = json.loads(follower.recv(timeout=60))
+                    if message["type"] == "entries":
+                        seqs += [row["seq"] for row in message["entries"]]
+                        follower.send(json.dumps({"ack": seqs[-1]}))
+            return seqs
+
+        def never_read():
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", port))
+            lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {key}", "Upgrade: websocket"]
+            lines += ["Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {'A' * 22}=="]
+            sock.sendall("\r\n".join([*lines, "", ""]).encode())
+            assert sock.recv(12) == b"HTTP/1.1 101"
+            return sock
+
+        follow()
+        before = resident_mib(server.process.pid)
+        mute = [never_read() for _ in range(20)]  # 9 MB are waiting for each
+        for seq in range(count - 4900, count, 250):
+            said = json.dumps({"ack": seq}).encode()
+            for sock in mute:
+                sock.sendall(bytes([0x81, 0x80 | len(said), 0, 0, 0, 0]) + said)
+            time.sleep(0.15)
+        assert follow() == list(range(count - 4900 + 1, count + 1))
+        assert resident_mib(server.process.pid) - before < 48

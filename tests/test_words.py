@@ -58,7 +58,7 @@ def test_a_moment_is_utc_with_the_exact_time_as_title():
     html = words.moment(datetime(2026, 3, 1, 11, 56, 5, 120_000, timezone(timedelta(hours=-5))))
     assert 'datetime="2026-03-01T16:56:05.120Z"' in html
     assert 'title="2026-03-01 16:56:05.120 UTC"' in html
-    assert html.endswith(">2026-03-01 16:56:05 UTC</time>")
+    assert html.endswith('>2026-03-01 16:56:05<span class="zone-name"> UTC</span></time>')
 
 
 def test_epoch_microseconds_are_a_moment_too_and_none_is_a_dash():

@@ -14,7 +14,7 @@ from datetime import timedelta
 from itertools import islice
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Greatest
 from django.utils import timezone
@@ -121,7 +121,7 @@ def run(dump_id: int, progress: Callable[[Dump], None] | None = None) -> bool:
     """
     try:
         dump = claim(dump_id)
-    except (OperationalError, InterfaceError) as e:
+    except AWAY as e:
         logger.warning("dump %d waits: %s", dump_id, str(e).strip())
         connection.close_if_unusable_or_obsolete()
         return False
@@ -141,7 +141,7 @@ def run(dump_id: int, progress: Callable[[Dump], None] | None = None) -> bool:
     except LeaseLost:
         logger.info("dump %s: lease lost at line %d", dump.public_id, dump.lines)
         return False
-    except (OperationalError, InterfaceError) as e:  # the sweeper goes on when the database is back
+    except AWAY as e:  # the sweeper goes on when the database is back
         logger.warning("dump %s waits at line %d: %s", dump.public_id, dump.lines, str(e).strip())
         connection.close_if_unusable_or_obsolete()
         if _will_pass(e):
@@ -152,7 +152,7 @@ def run(dump_id: int, progress: Callable[[Dump], None] | None = None) -> bool:
         reason = f"Stopped after line {dump.lines:,} by an error of auditweb: {type(e).__name__}. "
         try:
             _end(dump, State.FAILED, reason + "What was read so far is kept; the log of the worker says more.")
-        except LeaseLost:
+        except (LeaseLost, *AWAY):
             return False
         return True
     for sink in sinks.all_sinks():
@@ -174,9 +174,10 @@ def _unhurried():
         connection.close()  # the next one has the setting of all others
 
 
+AWAY = (OperationalError, InterfaceError, InternalError)  # how drivers say that the database is locked, full, gone
 _PASSING = {
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN,
-    "08", "40", "53", "55", "57",
+    "08", "25", "40", "53", "55", "57",
 }  # fmt: skip
 
 
@@ -340,7 +341,7 @@ def tell_zone(dump: Dump, zone: str) -> None:
             _set_zone(dump, zone, "told")
         else:
             inferred = ZoneEvidence(dump.checkpoint.get("evidence")).zone()
-            _set_zone(dump, inferred, "inferred" if inferred else "assumed" if dump.lines else "")
+            _set_zone(dump, inferred, "inferred" if inferred else "assumed" if dump.naive_lines else "")
         for sink in sinks.all_sinks():
             sink.finish(dump)
 

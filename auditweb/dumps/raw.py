@@ -1,14 +1,20 @@
-"""Lines of a dump as the objects that their producer wrote, with nothing replaced in them (NUL, NaN, lone surrogates).
+"""Lines of a dump read once more: as the objects that their producer wrote, or as records in their place.
 
-For texts in the producers' own wording; everything else reads Records.
+Objects have nothing replaced in them (NUL, NaN, lone surrogates); they are for texts in the producers' own wording.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
+
+from django.conf import settings
 
 from auditweb import formats
 from auditweb.dumps import store
 from auditweb.dumps.models import Dump
+from auditweb.dumps.sinks import Placed
+from auditweb.formats.clock import Clock
+from auditweb.formats.record import BadLine
 
 
 def objects(dump: Dump, numbers: Iterable[int], format_name: str) -> Iterator[dict]:
@@ -26,6 +32,15 @@ def objects(dump: Dump, numbers: Iterable[int], format_name: str) -> Iterator[di
                 yield obj
         while number is not None and number <= line.number:
             number = next(wanted, None)
+
+
+def placed(dump: Dump) -> Iterator[Placed]:
+    """All records of *dump* in file order, with the times that its present zone and offset give."""
+    clock = Clock(dump.zone, dump.offset_ms)
+    for line in store.lines(dump):
+        with contextlib.suppress(BadLine):
+            for record in formats.read_line(line.raw or b"", line.number == 1, settings.MAX_LINE_BYTES) or ():
+                yield Placed(line.number, record, *clock.place(record))
 
 
 def _format_of(obj: dict) -> str:

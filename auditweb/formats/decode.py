@@ -241,7 +241,7 @@ _EXPECTED = {
     "Expecting value": "a value is missing",
     "Expecting ',' delimiter": "a comma or a closing bracket is missing",
     "Expecting ':' delimiter": "a colon is missing",
-    "Expecting property name enclosed in double quotes": "a key in double quotes is missing",
+    "Expecting property name": "a key in double quotes is missing",
     "Invalid \\escape": "JSON has no such backslash escape",
     "Invalid \\uXXXX escape": "four hexadecimal digits are missing",
 }
@@ -249,24 +249,27 @@ _EXPECTED = {
 
 def _reason(text: str, error: json.JSONDecodeError) -> str:
     """What is wrong with *text*, in the words of somebody who looks at the line."""
-    start, at = text.lstrip(" \t\r\n"), error.pos
+    start, at, message = text.lstrip(" \t\r\n"), error.pos, error.msg
+    if message.startswith("Illegal trailing comma"):  # Python 3.13 names the comma, before it what is missing behind it
+        at = len(text) - len(text[at + 1 :].lstrip(" \t\r\n"))
+        message = "Expecting value" if message.endswith("array") else "Expecting property name"
     if start.startswith("\ufeff"):
         return "a byte order mark in front of the JSON object"
-    if error.msg.startswith("Invalid control character") or text[at : at + 1] == "\0":
+    if message.startswith("Invalid control character") or text[at : at + 1] == "\0":
         code = ord(text[at])
         name = "NUL byte" if code == 0 else f"raw control character (0x{code:02X})"
         return f"a {name} at column {at + 1}"
     if reason := _other_language(start):
         return reason
     kind = {"{": "object", "[": "array"}.get(start[:1], "value")
-    if error.msg == "Extra data":
+    if message == "Extra data":
         if text[at] in '{["':
             return "more than one JSON value on the line"
         return f"text after the end of the JSON {kind}, at column {at + 1}"
-    begun = _BEGUN_ESCAPE if error.msg.startswith("Invalid \\u") else _BEGUN
-    if error.msg.startswith("Unterminated string") or begun.fullmatch(text, at):
+    begun = _BEGUN_ESCAPE if message.startswith("Invalid \\u") else _BEGUN
+    if message.startswith("Unterminated string") or begun.fullmatch(text, at):
         return f"ends in the middle of a JSON {kind}"
-    expected = next((words for begin, words in _EXPECTED.items() if error.msg.startswith(begin)), "it breaks off")
+    expected = next((words for begin, words in _EXPECTED.items() if message.startswith(begin)), "it breaks off")
     return f"not JSON: {expected} at column {at + 1}"
 
 

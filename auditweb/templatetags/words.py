@@ -38,9 +38,7 @@ def _time(value, mode: str, text: str) -> SafeString:
     # The name of the zone in an element of its own: a page that will show local times hides it before the first paint,
     # and nothing moves when clock.js puts the local time in.
     named = mark_safe('<span class="zone-name"> UTC</span>') if zone else ""
-    return format_html(
-        '<time datetime="{}" data-time="{}" title="{}">{}{}</time>', exact, mode, title, shown, named
-    )
+    return format_html('<time datetime="{}" data-time="{}" title="{}">{}{}</time>', exact, mode, title, shown, named)
 
 
 @register.filter

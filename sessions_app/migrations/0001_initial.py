@@ -65,7 +65,7 @@ class Migration(migrations.Migration):
                 ('cut', models.IntegerField(null=True)),
                 ('flags', models.CharField(max_length=200)),
                 ('line', models.BigIntegerField()),
-                ('dump', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='dumps.dump')),
+                ('dump', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='dumps.dump')),
             ],
         ),
         migrations.CreateModel(

@@ -94,7 +94,8 @@ class Event(models.Model):
     extra = models.TextField()
     cut = models.IntegerField(null=True)
     flags = models.CharField(max_length=200)
-    dump = models.ForeignKey(Dump, models.CASCADE, related_name="+", db_constraint=False, db_index=False)
+    # No index: sinks forget a dump by ranges of keys, a cascade would read the whole table whenever a dump goes.
+    dump = models.ForeignKey(Dump, models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False)
     line = models.BigIntegerField()
 
     @property

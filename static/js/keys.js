@@ -57,7 +57,7 @@ function list(dialog) {
 
 /** Listen on the document; `dialog` shows the list. */
 export function start(dialog) {
-  const show = () => { list(dialog); dialog.showModal(); };
+  const show = () => { list(dialog); dialog.showModal(); dialog.scrollTop = 0; };
   register("?", "all keys", show);
   for (const button of document.querySelectorAll("[data-show-keys]")) button.addEventListener("click", show);
   document.addEventListener("keydown", (event) => {

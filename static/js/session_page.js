@@ -242,7 +242,7 @@ export class SessionPage {
   /** Where the panes stand one above the other, what was chosen shows in both: the transcript goes to the upper edge. */
   #besideDetails() {
     const pane = this.root.querySelector(".details-pane");
-    const below = pane.getBoundingClientRect().top > innerHeight - 80;
+    const below = pane.getBoundingClientRect().top > innerHeight * 0.66;
     if (below) this.box.scrollIntoView({ block: "start" });
   }
 
@@ -426,6 +426,7 @@ export class SessionPage {
       this.list.rows.forEach((element, place) => this.#fill(element, place));
     }
     this.list.setCount(this.count);
+    for (const element of this.list.rows.values()) element.setAttribute("aria-setsize", this.count);
     if (this.none) this.none.hidden = this.count > 0;
     if (this.following) this.#toEnd();
     else {

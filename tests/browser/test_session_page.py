@@ -253,6 +253,52 @@ def test_a_lost_connection_says_so_and_comes_back_without_loss(server, alice_pag
     assert len(sockets) >= 2
 
 
+SHIFTS = """
+window.__shifts = [];
+new PerformanceObserver((list) => {
+  for (const one of list.getEntries()) {
+    const names = one.sources.map(({ node }) => `${node?.nodeName}.${node?.className}`).join(" ");
+    if (!one.hadRecentInput) window.__shifts.push([one.value, names]);
+  }
+}).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_moves_while_the_scripts_start(server, opened, alice_page, width):
+    page = alice_page
+    page.set_viewport_size({"width": width, "height": 800})
+    page.add_init_script(SHIFTS)
+    for name in ("roomkit_mixed/session_status_tool.jsonl", "roomkit_session/tiny_doc_example.jsonl"):
+        page.goto(server.url + opened(name) + "?at=2")
+        expect(page.locator("[data-session][data-ready]")).to_be_attached(timeout=WAIT)
+        page.evaluate("new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
+        shifts = page.evaluate("window.__shifts")
+        assert sum(value for value, _ in shifts) < 0.005, shifts
+
+
+def test_the_copied_summary_is_the_text_of_the_producer(show, opened, sample):
+    page = show(opened("roomkit_mixed/session_status_tool.jsonl") + "?tab=summary")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator('[data-copy="#summary-session"]').click()
+    expect(page.locator("#toast")).to_contain_text("Copied")
+    golden = sample("roomkit_mixed/session_status_tool.summary.txt").read_text()
+    assert page.evaluate("navigator.clipboard.readText()") == golden
+
+
+def test_a_link_within_the_page_and_going_back_do_what_a_person_expects(server, show, opened):
+    path = opened("roomkit_session/tiny_doc_example.jsonl")
+    page = show("/".join(path.split("/")[:3]) + "/")
+    page.evaluate("window.__same_page = true; location.hash = 'main'")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(selected(page)).to_have_attribute("data-seq", "2")
+    assert page.evaluate("window.__same_page")
+    page.goto(server.url + "/dumps/")
+    page.go_back()
+    expect(selected(page)).to_have_attribute("data-seq", "2", timeout=WAIT)
+
+
 def test_the_summary_stands_beside_the_transcript(show, opened):
     page = show(opened("roomkit_session/tiny_doc_example.jsonl"))
     page.keyboard.press("s")

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { find, register, registered, takesText } from "../../static/js/keys.js";
+import { find, mention, register, registered, takesText } from "../../static/js/keys.js";
 
 const press = (key, more = {}) => ({ key, target: { tagName: "BODY" }, ...more });
 
@@ -30,4 +30,11 @@ test("nothing runs while somebody types, with a modifier, or under a dialog", ()
   assert.equal(find(press("x", { ctrlKey: true })), undefined);
   assert.equal(find(press("x"), { dialogOpen: true }), undefined);
   assert.equal(takesText({ tagName: "INPUT", type: "checkbox" }), false);
+});
+
+test("a key of one part of the page is listed and left to that part", () => {
+  mention("Esc", "in Find: clear it");
+  mention("Esc", "in the menu: close it");
+  assert.deepEqual(registered().filter(({ key }) => key === "Esc").map(({ says }) => says), ["in Find: clear it", "in the menu: close it"]);
+  assert.equal(find(press("Esc")), undefined);
 });

@@ -18,6 +18,7 @@ STOP_SECONDS = 4  # a running import is cut after this; its checkpoint is commit
 ORPHAN_SECONDS = 1  # the same for a worker whose parent is gone: nobody waits for it
 NICENESS = 10  # pages come first on a machine of two cores
 BEAT_SECONDS = 5
+ALONE_SECONDS = 2  # between two looks for imports that nobody can tell us of
 PR_SET_PDEATHSIG = 1
 
 
@@ -44,7 +45,7 @@ class Command(BaseCommand):
         # Celery warns of pickled messages that run as root; ours are JSON, with ids as arguments.
         warnings.filterwarnings("ignore", category=SecurityWarning)
         if watch_fd is not None:  # "Warm shutdown" in the terminal of the server, which stops by itself as well
-            celery_worker.safe_say = lambda *args, **kwargs: None
+            celery_worker.safe_say = lambda *args, **kwargs: None  # type: ignore[attr-defined]
 
         def stopping(**_):
             _exit_after(STOP_SECONDS, 0)
@@ -55,6 +56,8 @@ class Command(BaseCommand):
             # Remote control would poll a second queue in the broker's directory; with one machine nobody asks.
             app.conf.worker_enable_remote_control = False
             broker.tidy(str(settings.CELERY_BROKER_TRANSPORT_OPTIONS["processed_folder"]))
+        else:
+            threading.Thread(target=_work_alone, daemon=True).start()
         if not no_beat:
             signals.worker_ready.connect(lambda **_: _start_beat(app), weak=False)
         app.worker_main(
@@ -76,6 +79,25 @@ def _start_beat(app):
     from celery.beat import EmbeddedService, Scheduler
 
     EmbeddedService(app, thread=True, scheduler_cls=Scheduler).start()  # type: ignore[union-attr]
+
+
+def _work_alone():
+    """While Redis is away no message comes, not even the one to sweep: do here what is due."""
+    from django.db import connection
+
+    from auditweb import celery, outage
+    from auditweb.dumps import jobs
+
+    celery.alone.working = True
+    while True:
+        time.sleep(ALONE_SECONDS)
+        if outage.redis.lasts:
+            try:
+                jobs.sweep()
+            except Exception as e:
+                logger.warning("cannot look for imports: %s", e)
+            finally:
+                connection.close()
 
 
 def _die_with_parent():

@@ -1,5 +1,6 @@
 """``manage.py import_dump PATH…``: import files in the foreground."""
 
+import contextlib
 import json
 import sys
 import time
@@ -7,15 +8,19 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from auditweb.dumps import jobs, store
 from auditweb.dumps.models import Dump, State
 from auditweb.formats.clock import zone_of
+from auditweb.formats.record import MAX_ID
 from auditweb.teams import audit
 from auditweb.teams.models import Team
 from sessions_app.models import Session
+
+WAIT_SECONDS = 0.5  # between two looks at an import that another process does
 
 # The words of "records", so that a reader finds every format with a number.
 RECORDS = ("roomkit_session", "roomkit_tool", "roomkit_status", "xerxes", "af_run", "af_event", "unknown")
@@ -38,6 +43,9 @@ class Command(BaseCommand):
             zone_of(options["zone"])
         except ValueError as e:
             raise CommandError(str(e)) from None
+        for name in ("session", "bus"):
+            if len(options[name]) > MAX_ID or not options[name].isprintable():
+                raise CommandError(f"--{name} takes up to {MAX_ID} printable characters")
         team = _team(options["team"])
         told = {"zone": options["zone"], "session_key": options["session"], "bus_name": options["bus"]}
         quiet = options["json"] or options["no_progress"] or not sys.stderr.isatty()
@@ -61,25 +69,17 @@ class Command(BaseCommand):
 
     def import_one(self, team: Team, path: str, told: dict, progress: Progress) -> dict:
         """Import one file; its part of the report."""
-        name = "stdin.jsonl" if path == "-" else Path(path).name
+        name = "stdin.jsonl" if path == "-" else store.clean_name(Path(path).name)
+        task = progress.add_task(name, total=1, lines=0)
         try:
-            size = None if path == "-" else Path(path).stat().st_size
-            with sys.stdin.buffer if path == "-" else open(path, "rb") as file:
-                dump = store.begin(team, name, size, **told)
-                task = progress.add_task(name, total=1, lines=0)
-                _receive(dump, file)
-            dump, duplicate = store.finish(dump)
-            if not duplicate:
-                audit.record(None, "upload", dump, team=team, name=dump.name, sha256=dump.sha256)
-        except (OSError, store.Refused) as e:
+            with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
+                dump, duplicate = _receive(team, name, file, told)
+            jobs.run(dump.pk, lambda d: progress.update(task, completed=d.progress, lines=d.lines))
+            dump = _done(dump)  # a worker may have been faster
+            progress.update(task, completed=1, lines=dump.lines)
+            return report(dump, duplicate)
+        except (OSError, store.Refused, store.Gone) as e:
             return _refused(name, str(e))
-        if not duplicate and not jobs.run(
-            dump.pk, lambda d: progress.update(task, completed=d.progress, lines=d.lines)
-        ):
-            _wait(dump)  # a worker was faster
-        dump.refresh_from_db()
-        progress.update(task, completed=1, lines=dump.lines)
-        return report(dump, duplicate)
 
     def tell(self, found: dict) -> None:
         line = f"{found['name']}: {found['state']}"
@@ -105,18 +105,28 @@ def _team(slug: str) -> Team:
     return team
 
 
-def _receive(dump: Dump, file) -> None:
-    offset = 0
-    while data := file.read(settings.MAX_SLICE_BYTES):
-        offset = store.append_bytes(dump, offset, data)
-    if dump.declared_size not in (None, offset):
-        Dump.objects.filter(pk=dump.pk).update(declared_size=offset)  # the file was still being written
+def _receive(team: Team, name: str, file, told: dict) -> tuple[Dump, bool]:
+    """The dump that holds the bytes of *file*, and whether it did before. Its size is not asked: it may be growing."""
+    with transaction.atomic():
+        dump = store.begin(team, name, **told)
+        audit.record(None, "upload", dump, team=team, name=dump.name)
+    try:
+        offset = 0
+        while data := file.read(settings.MAX_SLICE_BYTES):
+            offset = store.append_bytes(dump, offset, data)
+        return store.finish(dump)
+    except BaseException:  # also ^C: nobody will send the rest of these bytes
+        with contextlib.suppress(Exception):
+            jobs.delete(dump)
+        raise
 
 
-def _wait(dump: Dump) -> None:
-    while Dump.objects.filter(pk=dump.pk, state__in=[State.QUEUED, State.IMPORTING]).exists():
-        time.sleep(0.1)
-        jobs.run(dump.pk)  # in case that worker died
+def _done(dump: Dump) -> Dump:
+    """*dump* once its import has ended, here or in a worker; goes on with it when that worker dies."""
+    while (dump := store.present(dump)).state in (State.QUEUED, State.IMPORTING):
+        time.sleep(WAIT_SECONDS)
+        jobs.run(dump.pk)
+    return dump
 
 
 def _refused(name: str, error: str) -> dict:

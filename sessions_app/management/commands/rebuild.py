@@ -24,10 +24,18 @@ class Command(BaseCommand):
             missing -= set(buses.values_list("public_id", flat=True))
             if missing:
                 raise CommandError(f"no session or status log has the id {', '.join(sorted(missing))}")
-        for session in sessions.iterator(100):
-            summary.make(projection.rebuild(session))
+        for session in _present(sessions):
+            session = projection.rebuild(session)
+            summary.make(session)
             self.stdout.write(f"session {session.public_id}: {session.event_count:,} events")
-        for bus in buses.iterator(100):
+        for bus in _present(buses):
             status_ingest.recount(bus)
             status_summary.make(bus)
             self.stdout.write(f"status log {bus.public_id}: {bus.entry_count:,} entries")
+
+
+def _present(logs):
+    """Each of *logs* as it is when its turn comes, without those that were deleted by then."""
+    for pk in list(logs.values_list("pk", flat=True)):
+        if found := logs.model.objects.filter(pk=pk).first():
+            yield found
