@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import resource
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,11 @@ WORDS = "I would like to move my flight to Hamburg from Tuesday to Wednesday, pl
 
 
 def dump_lines(count: int, naive: bool):
-    """A dump of *count* lines of about 330 bytes in blocks: speech, every tenth a tool call, every tenth a post."""
+    """A dump of *count* lines of about 330 bytes: speech, every tenth a tool call, every tenth a post.
+
+    No two runs make the same bytes: what a database already holds would not be imported again.
+    """
+    run = secrets.token_hex(4)
     for n in range(count):
         second = n // 4
         at = f"2026-{1 + second // 2_419_200 % 12:02d}-{1 + second // 86_400 % 28:02d}T"
@@ -36,7 +41,11 @@ def dump_lines(count: int, naive: bool):
             entry["metadata"] = {"step": n}
         else:
             entry = {"ts": at if naive else utc, "type": "speech", "role": "assistant" if n % 2 else "user"}
-            entry |= {"content": f"{WORDS}{n} {WORDS}"[:220], "duration_ms": None, "metadata": {"participant": "p-1"}}
+            entry |= {
+                "content": f"{WORDS}{run} {n} {WORDS}"[:220],
+                "duration_ms": None,
+                "metadata": {"participant": "p-1"},
+            }
         yield json.dumps(entry).encode() + b"\n"
 
 
@@ -122,22 +131,25 @@ def main() -> None:
                 offset = store.append_bytes(dump, offset, b"".join(part))
                 received += time.perf_counter() - start
                 part = []
-        dump, _ = store.finish(dump)
-        command = [sys.executable, __file__, "--import-id", str(dump.pk)]
-        done = subprocess.run(command, env=os.environ, stdout=subprocess.PIPE, text=True, check=True)
-        took = json.loads(done.stdout)
-        dump = Dump.objects.get(pk=dump.pk)
-        assert (dump.state, dump.lines) == ("done", options.lines), dump.error
-        bare = yardstick(dump)
-        speed, size = options.lines / took["seconds"], dump.size / 2**20
-        print(
-            f"{connection.vendor}: {options.lines:,} lines ({size:.0f} MiB, received in {received:.1f} s): "
-            f"import {speed:,.0f} lines/s ({took['seconds']:.1f} s, {took['cpu']:.1f} s on the processor; "
-            f"peak {took['peak_mib']:.0f} MiB); bare tuples {options.lines / bare:,.0f}/s; "
-            f"ratio {bare / took['seconds']:.2f}"
-        )
-        jobs.delete(dump)
-        connection.close()
+        dump, duplicate = store.finish(dump)
+        assert not duplicate
+        try:
+            command = [sys.executable, __file__, "--import-id", str(dump.pk)]
+            done = subprocess.run(command, env=os.environ, stdout=subprocess.PIPE, text=True, check=True)
+            took = json.loads(done.stdout)
+            dump = Dump.objects.get(pk=dump.pk)
+            assert (dump.state, dump.lines) == ("done", options.lines), dump.error
+            bare = yardstick(dump)
+            speed, size = options.lines / took["seconds"], dump.size / 2**20
+            print(
+                f"{connection.vendor}: {options.lines:,} lines ({size:.0f} MiB, received in {received:.1f} s): "
+                f"import {speed:,.0f} lines/s ({took['seconds']:.1f} s, {took['cpu']:.1f} s on the processor; "
+                f"peak {took['peak_mib']:.0f} MiB); bare tuples {options.lines / bare:,.0f}/s; "
+                f"ratio {bare / took['seconds']:.2f}"
+            )
+        finally:
+            jobs.delete(dump)
+            connection.close()
 
 
 if __name__ == "__main__":

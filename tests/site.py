@@ -68,7 +68,13 @@ class Site:
         """Serve (again) on *port*, by default a free one, and wait until it says where it is."""
         command = [sys.executable, str(ROOT / "manage.py"), "serve", "--port", str(port), *self.serve_args]
         self.process = subprocess.Popen(
-            command, env=self.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            env=self.env,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=_hear_ctrl_c,
         )
         lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, args=(self.process, lines), daemon=True).start()
@@ -153,6 +159,11 @@ class Site:
             shutil.rmtree(self.data, ignore_errors=True)
             if self._database:
                 self._database[1]()
+
+
+def _hear_ctrl_c():
+    """Whatever a shell starts in the background, tests too, inherits that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _own_database(url: str | None):

@@ -134,9 +134,8 @@ def run(dump_id: int, progress: Callable[[Dump], None] | None = None) -> bool:
                 _end(dump, State.FAILED, refusal)
                 return True
             _guess_zone(dump)
-        with _unhurried():
-            _read_lines(dump, progress)
-            _settle_zone(dump)
+        _read_lines(dump, progress)
+        _settle_zone(dump)
         _end(dump, State.DONE)
     except LeaseLost:
         logger.info("dump %s: lease lost at line %d", dump.public_id, dump.lines)
@@ -158,20 +157,6 @@ def run(dump_id: int, progress: Callable[[Dump], None] | None = None) -> bool:
     for sink in sinks.all_sinks():
         sink.finish(dump)
     return True
-
-
-@contextlib.contextmanager
-def _unhurried():
-    """On SQLite, commits that a power cut may undo: the dump is safe, and its checkpoint is undone with its rows."""
-    if connection.vendor != "sqlite" or connection.in_atomic_block:
-        yield
-        return
-    with connection.cursor() as cursor:
-        cursor.execute("PRAGMA synchronous=NORMAL")
-    try:
-        yield
-    finally:
-        connection.close()  # the next one has the setting of all others
 
 
 AWAY = (OperationalError, InterfaceError, InternalError)  # how drivers say that the database is locked, full, gone

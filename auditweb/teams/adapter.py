@@ -9,10 +9,10 @@ from auditweb.teams import audit
 class Adapter(DefaultAccountAdapter):
     """Sign-up is closed; signing in leads to the sessions; addresses are those of the audit log."""
 
-    error_messages = DefaultAccountAdapter.error_messages | {
-        name: "This name and this password do not belong together."
-        for name in ("email_password_mismatch", "username_password_mismatch")
-    }
+    error_messages = DefaultAccountAdapter.error_messages | dict.fromkeys(
+        ("email_password_mismatch", "username_password_mismatch"),
+        "This name and this password do not belong together.",
+    )
 
     def is_open_for_signup(self, request):
         return False
