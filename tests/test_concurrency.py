@@ -710,30 +710,34 @@ def test_an_import_waits_while_another_process_holds_the_database(team):
     assert (dump.state, dump.events) == ("done", 100)
 
 
+def reconnect() -> None:
+    """Let the next query open a connection with the options of now."""
+    connection.close()
+    if connection.vendor == "postgresql":
+        connection.close_pool()
+
+
 def test_an_import_that_waited_too_long_for_the_database_goes_on_later(team, monkeypatch):
     monkeypatch.setattr(jobs, "BATCH", 10)
     dump, _ = upload(team, said(30))
-    if connection.vendor == "sqlite":
-        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.2)
-    else:
-        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "options", "-c lock_timeout=200ms")
-        connections["default"].close_pool()
-    connection.close()
     try:
-        with contextlib.ExitStack() as stack:
+        with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
+            if connection.vendor == "sqlite":
+                patch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.2)
+            else:
+                patch.setitem(connection.settings_dict["OPTIONS"], "options", "-c lock_timeout=200ms")
+            reconnect()
             lock = [locked_database(60)]
             # From within the import: what follows the first batch finds the database locked.
             assert jobs.run(dump.pk, progress=lambda d: lock and stack.enter_context(lock.pop())) is False
             for _ in range(4):
                 assert jobs.run(dump.pk) is False
-        dump.refresh_from_db()
-        assert (dump.state, dump.lines) == ("importing", 10)
-        Dump.objects.filter(pk=dump.pk).update(lease_until=0)
-        assert jobs.run(dump.pk)
     finally:
-        connection.close()
-        if connection.vendor == "postgresql":
-            connections["default"].close_pool()
+        reconnect()
+    dump.refresh_from_db()
+    assert (dump.state, dump.lines) == ("importing", 10)
+    Dump.objects.filter(pk=dump.pk).update(lease_until=0)
+    assert jobs.run(dump.pk)
     dump.refresh_from_db()
     assert (dump.state, dump.events) == ("done", 30)
 

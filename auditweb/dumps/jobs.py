@@ -29,7 +29,7 @@ from auditweb.ids import public_id
 
 logger = logging.getLogger(__name__)
 
-BATCH = 5000  # lines per transaction: about 60 ms, so a live writer beside an import waits little
+BATCH = 2000  # lines per transaction: about 50 ms, so a live writer beside an import waits little
 GUESS_LINES = 2000  # looked at for the zone before the first one is stored
 BATCH_BYTES = 4 * 2**20
 CHECKPOINT = (
