@@ -111,4 +111,8 @@ class Migration(migrations.Migration):
             model_name='dump',
             index=models.Index(condition=models.Q(('state__in', ['queued', 'importing'])), fields=['lease_until'], name='dumps_to_run'),
         ),
+        migrations.AddIndex(
+            model_name='dump',
+            index=models.Index(condition=models.Q(('state', 'receiving')), fields=['created_at'], name='dumps_unfinished'),
+        ),
     ]
