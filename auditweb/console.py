@@ -1,6 +1,18 @@
-"""How management commands write bytes."""
+"""What management commands share: a database that is ready, and output in bytes."""
 
 from collections.abc import Iterable
+
+from django.core.management.base import BaseCommand
+
+from auditweb import upkeep
+
+
+class DataCommand(BaseCommand):
+    """A command that works with what is stored; also the first one in an empty data directory."""
+
+    def execute(self, *args, **options):
+        upkeep.prepare()
+        return super().execute(*args, **options)
 
 
 def write_bytes(stdout, pieces: Iterable[bytes]) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from auditweb.dumps.models import Dump, DumpChunk, Upload
 from auditweb.teams.models import AuditRecord, Team
 from sessions_app.management.commands import import_dump
 from sessions_app.models import Session
+from tests.site import ROOT
 from tests.test_jobs import encode, speech
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -286,3 +289,25 @@ def test_rebuild_goes_on_when_a_session_is_deleted_meanwhile(run, tmp_path, caps
     monkeypatch.setattr(summary, "make", make)
     call_command("rebuild")
     assert made == [Session.objects.get().pk]
+
+
+def test_the_first_command_in_an_empty_data_directory_makes_the_database(tmp_path, sample):
+    env = {k: v for k, v in os.environ.items() if k not in ("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "REDIS_URL")}
+    env["AUDITWEB_DATA"] = str(tmp_path / "data")
+    path = sample("roomkit_session/tiny_doc_example.jsonl")
+
+    def manage(*args):
+        command = [sys.executable, str(ROOT / "manage.py"), *args]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+    found = manage("import_dump", str(path), "--json")
+    assert found.returncode == 0, found.stderr
+    (dump,) = json.loads(found.stdout)["dumps"]
+    text = manage("export_session", dump["sessions"][0]["id"], "--as", "summary")
+    assert text.stdout.encode() == path.with_name("tiny_doc_example.summary.txt").read_bytes()
+
+    (tmp_path / "data" / "auditweb.sqlite3").write_bytes(b"no database, but long enough to be read as one" * 3)
+    broken = manage("create_team", "blue")
+    assert broken.returncode == 1
+    assert "cannot use the database" in broken.stderr
+    assert "Traceback" not in broken.stderr

@@ -1,8 +1,6 @@
 """The embedded server: database up to date, web server, one child worker."""
 
 import argparse
-import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -12,11 +10,9 @@ import sys
 import time
 
 from django.conf import settings
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
 
+from auditweb import upkeep
 from auditweb.checks import is_local
 
 logger = logging.getLogger("auditweb.serve")
@@ -25,7 +21,6 @@ LOOK_SECONDS = 0.25  # how often the worker is looked after
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a dead worker is started again; doubles while it keeps dying
 LIVED_LONG = 60.0  # seconds after which a death is no longer taken for one of a series
 WORKER_STOP_SECONDS = 5.0
-MIGRATE_LOCK = 0x61756469  # any number, the same in every process
 
 
 class Command(BaseCommand):
@@ -47,7 +42,7 @@ class Command(BaseCommand):
             pass
 
     def serve(self, host: str, port: int, with_worker: bool) -> None:
-        """Serve until SIGINT or SIGTERM; raises CommandError when *port* cannot be had."""
+        """Serve until SIGINT or SIGTERM; raises CommandError when the port or the database cannot be had."""
         from auditweb import server  # first of all, since it decides which reactor Twisted has
 
         try:
@@ -56,11 +51,7 @@ class Command(BaseCommand):
             raise CommandError(f"cannot listen on {host}: {e.strerror}") from e
         except OSError as e:
             raise CommandError(f"cannot listen on {host}:{port}: {e.strerror}. Choose another port with --port.") from e
-        try:
-            reach_database()
-            migrate()
-        except DatabaseError as e:
-            raise CommandError(f"cannot use the {_database()}: {_first_line(e)}.") from e
+        upkeep.prepare()
 
         from auditweb.asgi import application
         from auditweb.teams.links import first_run
@@ -81,68 +72,6 @@ class Command(BaseCommand):
             server.Server(application, sock).run()
         finally:
             worker.stop()
-
-
-def reach_database() -> None:
-    """Connect once, without the pool, which would wait ten seconds and keep the reason to itself."""
-    if connection.vendor != "postgresql":
-        return
-    import psycopg
-
-    try:
-        psycopg.connect(**{k: v for k, v in connection.get_connection_params().items() if k != "pool"}).close()
-    except psycopg.Error as e:
-        raise DatabaseError(str(e)) from e
-
-
-def migrate() -> None:
-    """Bring the database up to date; of several starts at once one works and the others wait for it.
-
-    Raises CommandError when a newer version of auditweb has been here: what it stored is not ours to guess at.
-    """
-    with open(settings.DATA_DIR / "migrate.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with _one_machine_at_a_time():
-            executor = MigrationExecutor(connection)
-            if unknown := _of_another_version(executor.loader):
-                raise CommandError(
-                    f"the {_database()} was made by another version of auditweb (it has {unknown[0]}). "
-                    "Install that version again, or take another data directory."
-                )
-            if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-                call_command("migrate", interactive=False, verbosity=0)
-
-
-@contextlib.contextmanager
-def _one_machine_at_a_time():
-    """On PostgreSQL starts on other machines wait too; the lock file is only seen on this one."""
-    if connection.vendor != "postgresql":
-        yield
-        return
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATE_LOCK])
-    try:
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATE_LOCK])
-
-
-def _of_another_version(loader) -> list[str]:
-    """Migrations that the database had and this version does not know, as ``app.name``."""
-    known = set(loader.disk_migrations)
-    for migration in loader.disk_migrations.values():
-        known.update(migration.replaces)
-    unknown = set(loader.applied_migrations) - known
-    return sorted(f"{app}.{name}" for app, name in unknown if app in loader.migrated_apps)
-
-
-def _database() -> str:
-    return f"database {settings.DATABASES['default']['NAME']}" if settings.SQLITE else "database of DATABASE_URL"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _port(text: str) -> int:

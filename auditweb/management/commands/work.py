@@ -12,6 +12,8 @@ import warnings
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from auditweb import upkeep
+
 logger = logging.getLogger("auditweb.work")
 
 STOP_SECONDS = 4  # a running import is cut after this; its checkpoint is committed, the next worker goes on there
@@ -31,7 +33,9 @@ class Command(BaseCommand):
         parser.add_argument("--watch-fd", type=int, help="a pipe that ends when the parent does (used by serve)")
 
     def handle(self, *, concurrency, no_beat, watch_fd, **options):
-        if watch_fd is not None:
+        if watch_fd is None:
+            upkeep.prepare()
+        else:
             os.nice(NICENESS)
             _die_with_parent()
             threading.Thread(target=_watch, args=(watch_fd,), daemon=True).start()

@@ -1,16 +1,16 @@
 """``manage.py export_session ID``: a session to standard output."""
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
-from auditweb.console import write_bytes
+from auditweb.console import DataCommand, write_bytes
 from auditweb.formats.clock import zone_of
 from auditweb.teams import audit
 from sessions_app import export, summary
 from sessions_app.models import Session
 
 
-class Command(BaseCommand):
+class Command(DataCommand):
     help = "Write a session to standard output."
 
     def add_arguments(self, parser):

@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import transaction
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from auditweb.console import DataCommand
 from auditweb.dumps import jobs, store
 from auditweb.dumps.models import Dump, State
 from auditweb.formats.clock import zone_of
@@ -26,7 +27,7 @@ WAIT_SECONDS = 0.5  # between two looks at an import that another process does
 RECORDS = ("roomkit_session", "roomkit_tool", "roomkit_status", "xerxes", "af_run", "af_event", "unknown")
 
 
-class Command(BaseCommand):
+class Command(DataCommand):
     help = "Import audit dumps in the foreground; the exit status is 1 when any of them failed."
 
     def add_arguments(self, parser):

@@ -1,7 +1,8 @@
 """``manage.py rebuild``: derive turns, tool calls, counters and summaries again from the log."""
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from auditweb.console import DataCommand
 from sessions_app import projection, summary
 from sessions_app.models import Session
 from status_app import ingest as status_ingest
@@ -9,7 +10,7 @@ from status_app import summary as status_summary
 from status_app.models import StatusBus
 
 
-class Command(BaseCommand):
+class Command(DataCommand):
     help = "Derive everything of sessions and status logs again from what was stored: of all, or of those named."
 
     def add_arguments(self, parser):

@@ -2,17 +2,17 @@
 
 import json
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db.models import Q
 
 from auditweb import pages
-from auditweb.console import write_bytes
+from auditweb.console import DataCommand, write_bytes
 from auditweb.teams import audit
 from status_app import summary
 from status_app.models import StatusBus
 
 
-class Command(BaseCommand):
+class Command(DataCommand):
     help = "Write a status log to standard output."
 
     def add_arguments(self, parser):

@@ -1,11 +1,12 @@
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from auditweb.console import DataCommand
 from auditweb.teams import links, members
 from auditweb.teams.management.commands import _common
 from auditweb.teams.models import Role
 
 
-class Command(BaseCommand):
+class Command(DataCommand):
     help = "Make a person a member of a team, or change their role. A person who does not exist yet is created."
 
     def add_arguments(self, parser):

@@ -1,12 +1,13 @@
 import json
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from auditweb.console import DataCommand
 from auditweb.teams import keys
 from auditweb.teams.management.commands import _common
 
 
-class Command(BaseCommand):
+class Command(DataCommand):
     help = "Create an API key of a team and print it: the only time that it is shown."
 
     def add_arguments(self, parser):

@@ -1,11 +1,12 @@
 import json
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from auditweb.console import DataCommand
 from auditweb.teams import members
 
 
-class Command(BaseCommand):
+class Command(DataCommand):
     help = "Create a team."
 
     def add_arguments(self, parser):

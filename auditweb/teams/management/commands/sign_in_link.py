@@ -1,10 +1,11 @@
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from auditweb.console import DataCommand
 from auditweb.teams import audit, links
 from auditweb.teams.management.commands import _common
 
 
-class Command(BaseCommand):
+class Command(DataCommand):
     help = "Print a link that signs a person in once."
 
     def add_arguments(self, parser):
