@@ -163,7 +163,7 @@ async function unfinished(file, { ask, store, key, api }) {
  * Send `file` and resolve with the dump's JSON once the server has all of it (`duplicate: true` when it had it before).
  * `tell(message)` gets what `step` understands. Throws UploadError or Cancelled; a cancelled upload is cancelled there too.
  */
-export async function send(file, tell, { api = "/api/v1/dumps/", team = "", store = noStore, ...options } = {}) {
+export async function send(file, tell, { api = "/api/v1/dumps/", team = "", store = noStore, again = false, ...options } = {}) {
   const { ask } = server({ ...options, onTrouble: (sentence) => tell({ type: "trouble", sentence }) });
   const key = memoryKey(file, team);
   let dump;
@@ -193,6 +193,11 @@ export async function send(file, tell, { api = "/api/v1/dumps/", team = "", stor
       } catch (error) {
         // An answer was lost on the way: the server says what it really has.
         const expected = error instanceof UploadError && error.status === 409 ? error.detail?.expected : undefined;
+        if (error instanceof UploadError && error.status === 404 && at === file.size && !again) {
+          // These bytes were there before: the server said so, forgot this dump, and its answer was lost.
+          store.removeItem(key);
+          return await send(file, tell, { api, team, store, again: true, ...options });
+        }
         if (!Number.isInteger(expected) || expected > file.size || ++setBacks > 5) throw error;
         at = expected;
         tell({ type: "sent", received: at });

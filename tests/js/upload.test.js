@@ -137,6 +137,20 @@ test("bytes that were there before are a duplicate, with the sessions of the fir
   assert.deepEqual(state.dump.sessions, []);
 });
 
+test("a duplicate whose answer was lost is asked for again", async () => {
+  const it = aServer({ faults: [
+    null, null,
+    () => { throw new TypeError("network"); },  // the finish: the server has forgotten this dump, we do not hear of it
+    () => refused(404, "not_found", "Nothing here."),
+    ({ it: s }) => { s.received = 0; },
+    null,
+    () => answer(200, { id: "d0", state: "done", duplicate: true, lines: 3, sessions: [{ id: "s" }] }),
+  ] });
+  const { state } = await run(aFile(100), it);
+  assert.equal(state.phase, "duplicate");
+  assert.equal(it.calls.filter((call) => call.startsWith("PUT")).length, 2);
+});
+
 test("cancel stops the sending, tells the server and forgets the upload", async () => {
   const aborter = new AbortController(), store = memory();
   const it = aServer({ faults: [null, null, () => { aborter.abort(); throw new DOMException("aborted", "AbortError"); }] });
