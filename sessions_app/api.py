@@ -38,7 +38,31 @@ SORTS = {
 PROMOTED = ("tool_name", "arguments", "status", "agent_id")  # what RoomKit lifts out of an entry's metadata
 
 
-class SessionBody(serializers.Serializer):
+def _counts(help_text: str) -> serializers.DictField:
+    return serializers.DictField(child=serializers.IntegerField(), help_text=help_text)
+
+
+class Counters(serializers.Serializer):
+    """What was counted in a session, as ``summary.counters`` gives it."""
+
+    events = serializers.IntegerField()
+    user_turns = serializers.IntegerField()
+    assistant_turns = serializers.IntegerField()
+    tool_calls = serializers.IntegerField()
+    tool_failures = serializers.IntegerField()
+    tool_ms = serializers.FloatField()
+    tools = _counts("tool: calls")
+    tool_statuses = _counts("status: calls")
+    agents = _counts("agent: events")
+    kinds = _counts("kind: events")
+    vision = serializers.IntegerField()
+    interruptions = serializers.IntegerField()
+    errors = serializers.IntegerField()  # type: ignore[assignment]
+    status_entries = serializers.IntegerField()
+    duration_s = serializers.FloatField(allow_null=True)
+
+
+class SessionBody(Counters):
     """A session and what was counted in it."""
 
     id = serializers.CharField()
@@ -48,25 +72,12 @@ class SessionBody(serializers.Serializer):
     live = serializers.BooleanField()
     started_at = serializers.DateTimeField(allow_null=True, help_text="earliest readable time")
     ended_at = serializers.DateTimeField(allow_null=True, help_text="latest readable time")
-    duration_s = serializers.FloatField(allow_null=True)
     updated_at = serializers.DateTimeField()
     last_seq = serializers.IntegerField()
     revision = serializers.IntegerField()
     channel = serializers.CharField()
     participant = serializers.CharField()
-    agents = serializers.DictField(child=serializers.IntegerField(), help_text="agent: events")
-    tools = serializers.DictField(child=serializers.IntegerField(), help_text="tool: calls")
-    events = serializers.IntegerField()
     turns = serializers.IntegerField()
-    user_turns = serializers.IntegerField()
-    assistant_turns = serializers.IntegerField()
-    tool_calls = serializers.IntegerField()
-    tool_failures = serializers.IntegerField()
-    tool_ms = serializers.FloatField()
-    vision = serializers.IntegerField()
-    interruptions = serializers.IntegerField()
-    errors = serializers.IntegerField()  # type: ignore[assignment]
-    status_entries = serializers.IntegerField()
 
 
 class DumpOfSession(serializers.Serializer):
@@ -79,8 +90,6 @@ class DumpOfSession(serializers.Serializer):
 
 class SessionDetail(SessionBody):
     key = serializers.CharField(help_text="what its producer calls it, or the id of its dump")
-    kinds = serializers.DictField(child=serializers.IntegerField(), help_text="kind: events")
-    tool_statuses = serializers.DictField(child=serializers.IntegerField(), help_text="status: calls")
     dumps = DumpOfSession(many=True)
     status_bus = serializers.CharField(allow_null=True, help_text="id of the status log that its posts are on")
 
@@ -185,24 +194,9 @@ class CallBody(serializers.Serializer):
     ended_at = serializers.DateTimeField(allow_null=True)
 
 
-class SummaryBody(serializers.Serializer):
+class SummaryBody(Counters):
     """What was counted, and which texts there are."""
 
-    events = serializers.IntegerField()
-    user_turns = serializers.IntegerField()
-    assistant_turns = serializers.IntegerField()
-    tool_calls = serializers.IntegerField()
-    tool_failures = serializers.IntegerField()
-    tool_ms = serializers.FloatField()
-    tools = serializers.DictField(child=serializers.IntegerField())
-    tool_statuses = serializers.DictField(child=serializers.IntegerField())
-    agents = serializers.DictField(child=serializers.IntegerField())
-    kinds = serializers.DictField(child=serializers.IntegerField())
-    vision = serializers.IntegerField()
-    interruptions = serializers.IntegerField()
-    errors = serializers.IntegerField()  # type: ignore[assignment]
-    status_entries = serializers.IntegerField()
-    duration_s = serializers.FloatField(allow_null=True)
     last_seq = serializers.IntegerField()
     revision = serializers.IntegerField()
     texts = serializers.ListField(child=serializers.CharField(), help_text="values for `of` of summary.txt")
@@ -223,25 +217,13 @@ def session_json(session: Session) -> dict:
         "live": session.live,
         "started_at": iso(session.first_us),
         "ended_at": iso(session.last_us),
-        "duration_s": session.duration_s,
         "updated_at": session.updated_at,
         "last_seq": session.last_seq,
         "revision": session.revision,
         "channel": session.channel,
         "participant": session.participant,
-        "agents": session.agents,
-        "tools": session.tools,
-        "events": session.event_count,
         "turns": session.turn_count,
-        "user_turns": session.user_turns,
-        "assistant_turns": session.assistant_turns,
-        "tool_calls": session.tool_calls,
-        "tool_failures": session.tool_failures,
-        "tool_ms": round(session.tool_ms, 3),
-        "vision": session.vision_count,
-        "interruptions": session.interruptions,
-        "errors": session.errors,
-        "status_entries": session.status_count,
+        **summary.counters(session),
     }
 
 
@@ -316,8 +298,6 @@ class OneSession(SessionView):
             session_json(session)
             | {
                 "key": session.key,
-                "kinds": session.kinds,
-                "tool_statuses": session.tool_statuses,
                 "dumps": [
                     {
                         "id": dump.public_id,

@@ -19,10 +19,15 @@ from auditweb.formats.clock import zone_of
 from auditweb.formats.record import MAX_ID
 from auditweb.teams import audit
 from auditweb.teams.models import Team
+from sessions_app import summary
 from sessions_app.models import Session
 
 WAIT_SECONDS = 0.5  # between two looks at an import that another process does
 
+COUNTED = (
+    "events", "user_turns", "assistant_turns", "tool_calls", "tool_ms", "tools", "vision", "interruptions",
+    "duration_s",
+)  # fmt: skip
 # The words of "records", so that a reader finds every format with a number.
 RECORDS = ("roomkit_session", "roomkit_tool", "roomkit_status", "xerxes", "af_run", "af_event", "unknown")
 
@@ -156,16 +161,5 @@ def report(dump: Dump, duplicate: bool) -> dict:
 
 
 def _session(session: Session) -> dict:
-    return {
-        "id": session.public_id,
-        "key": session.key,
-        "events": session.event_count,
-        "user_turns": session.user_turns,
-        "assistant_turns": session.assistant_turns,
-        "tool_calls": session.tool_calls,
-        "tool_ms": round(session.tool_ms, 3),
-        "tools": dict(sorted(session.tools.items())),
-        "vision": session.vision_count,
-        "interruptions": session.interruptions,
-        "duration_s": session.duration_s,
-    }
+    counts = summary.counters(session)
+    return {"id": session.public_id, "key": session.key, **{name: counts[name] for name in COUNTED}}
