@@ -223,11 +223,11 @@ def _import_batch(dump: Dump, batch: list[store.Line], clock: Clock, evidence: Z
         if records is None:
             blank += 1
             continue
+        counts[records[0].format] += 1
         for record in records:
             evidence.see(record)
             at_us, sort_us, quality = clock.place(record)
             naive += record.ts_us is not None and not record.ts_aware
-            counts[record.format] += 1
             placed.append(Placed(line.number, record, at_us, sort_us, quality))
     last = batch[-1]
     sink_states = dump.checkpoint.get("sinks", {})

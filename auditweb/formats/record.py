@@ -47,7 +47,9 @@ class Record:
 
     Every string can be stored in SQLite and PostgreSQL and encoded as UTF-8: no NUL, no lone surrogate.
     ``ts_us`` is in microseconds since 1970: UTC when ``ts_aware``, else the wall clock read as if it were UTC.
-    ``extra`` is "" or one strict JSON object in ASCII with the keys that have no column of their own.
+    ``extra`` is "" or one strict JSON object with the keys that have no column of their own. ``session`` is the
+    producer's own id of the session, "" when its lines name none; ``ref`` its id of the turn or run that this belongs
+    to; ``severity`` its word for how bad it is.
     ``cut`` is the length at which the producer cuts such texts, when this text has that length. ``ts_means``
     is "end" when the time is when the thing was over. ``opens`` marks a line that starts a run.
     """
@@ -73,6 +75,9 @@ class Record:
     opens: bool = False
     channel: str = ""
     participant: str = ""
+    session: str = ""
+    ref: str = ""
+    severity: str = ""
 
 
 class BadLine(Exception):
@@ -121,19 +126,19 @@ def duration(value, flags: list[str]) -> float | None:
     return None
 
 
-_ENCODE = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode = msgspec.json.Encoder().encode
 
 
 def extra_text(extra: dict) -> str:
-    """*extra* as strict JSON in ASCII, "" when empty. Its values must be clean (see ``decode``): msgspec would
-    write a NaN as null."""
+    """*extra* as strict JSON, "" when empty. Its values must be clean (see ``decode``): msgspec would write a NaN as
+    null. Letters stay letters, so that full-text search finds the words in it."""
     if not extra:
         return ""
     try:
-        text = msgspec.json.encode(extra).decode()
+        return _encode(extra).decode()
     except OverflowError:  # integers beyond 64 bits
         return _ENCODE(extra)
-    return text if text.isascii() else _ENCODE(extra)
 
 
 def once(flags: list[str]) -> tuple[str, ...]:
