@@ -4,10 +4,10 @@ Every line is looked at by itself: a file may mix formats, and often does. A new
 its lines and a function that turns one into Records, and one row in ``FORMATS``.
 """
 
-import json
 import re
 
-from . import roomkit, unknown
+from . import agent_framework, roomkit, roomkit_timeline, unknown, xerxes
+from .containers import HEAD_BYTES, first_lines
 from .decode import BOM, MAX_DEPTH, MAX_LINE_BYTES, MAX_STRUCTURE, Number, decode, is_blank, peek
 from .record import FLAGS, LANES, BadLine, Record
 
@@ -32,9 +32,16 @@ UNEXPECTED = "auditweb could not read this line"  # how the reason of a line beg
 
 # (name, matches(obj) → bool, records(obj, flags) → list of Record); the first that matches reads the line.
 FORMATS = (
+    ("xerxes", xerxes.is_event, xerxes.event_records),
+    ("af_run", agent_framework.is_run, agent_framework.run_records),
+    ("af_event", agent_framework.is_event, agent_framework.event_records),
     ("roomkit_tool", roomkit.is_tool, roomkit.tool_records),
     ("roomkit_session", roomkit.is_session, roomkit.session_records),
+    ("af_trace", agent_framework.is_trace, agent_framework.trace_records),
     ("roomkit_status", roomkit.is_status, roomkit.status_records),
+    ("roomkit_event", roomkit_timeline.is_event, roomkit_timeline.event_records),
+    ("roomkit_task", roomkit_timeline.is_task, roomkit_timeline.task_records),
+    ("roomkit_observation", roomkit_timeline.is_observation, roomkit_timeline.observation_records),
     ("unknown", lambda obj: True, unknown.records),
 )
 
@@ -44,6 +51,8 @@ def read_line(raw: bytes, first: bool = False, max_bytes: int = MAX_LINE_BYTES) 
 
     Raises BadLine, and nothing else whatever the bytes are.
     """
+    if len(raw) <= max_bytes and (usual := roomkit.usual_record(raw)) is not None:
+        return [usual]
     if is_blank(raw):
         return None
     if first and raw.startswith(BOM) and is_blank(raw[len(BOM) :]):
@@ -58,7 +67,7 @@ def read_line(raw: bytes, first: bool = False, max_bytes: int = MAX_LINE_BYTES) 
         raise BadLine(f"{UNEXPECTED} ({type(e).__name__}: {e})") from e
 
 
-SNIFF_BYTES = 64 * 2**10
+SNIFF_BYTES = HEAD_BYTES
 
 _TELLING_STARTS = (
     (b"\x1f\x8b", "a gzip archive; unpack it first, for example with gunzip"),
@@ -76,18 +85,16 @@ _TELLING_STARTS = (
 )
 _WIDE_STARTS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")  # byte order marks of UTF-16 and UTF-32
 _PER_LINE = "auditweb reads one JSON object per line"
-_UNPACK, _COMPACT = "jq -c '.[]' in.json > out.jsonl", "jq -c . in.json > out.jsonl"
-_ARRAY = re.compile(rb"\[\s*(?:[{\]]|$)")  # "[2026-04-07 13:05] {" is a log prefix, "[1, 2]" a line like any other
 _OBJECT = re.compile(rb"\{\s*(?:[\"'}]|$)", re.MULTILINE)
 _CONTROL = bytes(b for b in range(32) if b not in b"\t\n\r\x0b\x0c\x1b\0")  # torn files hold NUL, logs hold ESC
-_LINES = 20  # looked at one by one
 
 
 def sniff(head: bytes) -> str | None:
     """Why a file that begins with *head* cannot be read, as sentences for people; None when it may be JSON lines.
 
-    *head*: the first ``SNIFF_BYTES`` of the file, or all of it. Damaged lines do not count against a file: one good
-    line among the first ones, or anything that looks like an object behind a prefix, is enough.
+    *head*: the first ``SNIFF_BYTES`` of the file, or all of it, unpacked already (see ``containers``). Damaged lines do
+    not count against a file: one good line among the first ones, or anything that looks like an object behind a
+    prefix, is enough.
     """
     whole = len(head) < SNIFF_BYTES
     for start, name in _TELLING_STARTS:
@@ -98,12 +105,7 @@ def sniff(head: bytes) -> str | None:
     text = head.removeprefix(BOM).strip(b" \t\r\n\0")
     if not text:
         return "The file has no lines." if whole else None
-    lines = [line for line in text.split(b"\n", 4 * _LINES)[: 4 * _LINES] if not is_blank(line)][:_LINES]
-    good = sum(map(_is_object, lines))
-    if _ARRAY.match(text) and not _is_object(lines[0]) and good <= len(lines) // 2:
-        return f"The file is one JSON array; {_PER_LINE}. Convert it first: {_UNPACK}"
-    if _is_pretty(text, whole) and good <= len(lines) // 2:
-        return f"The file spreads one JSON object over several lines; {_PER_LINE}. Convert it first: {_COMPACT}"
+    lines, good = first_lines(text)
     if good or any(map(_OBJECT.match, lines)):
         return None
     if text.startswith(b"<"):
@@ -119,35 +121,12 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def _is_object(line: bytes) -> bool:
-    try:
-        decode(line)
-    except BadLine:
-        return False
-    return True
-
-
 def _looks_wide(head: bytes) -> bool:
     """Whether every second byte is NUL, as in UTF-16 of plain English without a byte order mark."""
     sample = head[:1000]
     even, odd = sample[::2].count(0), sample[1::2].count(0)
     many, few = max(even, odd), min(even, odd)
     return len(sample) >= 4 and many > 0.4 * len(sample) and few < 0.1 * len(sample)
-
-
-def _is_pretty(text: bytes, whole: bool) -> bool:
-    """Whether the first JSON object of *text* goes on after its first line."""
-    if not text.startswith(b"{"):
-        return False
-    first, _, rest = text.partition(b"\n")
-    if first.strip() == b"{":
-        return rest.lstrip().startswith((b'"', b"}")) if rest else not whole
-    try:
-        decoded = text.decode("utf-8", "replace")
-        _, end = json.JSONDecoder().raw_decode(decoded)
-    except (ValueError, RecursionError):
-        return False
-    return "\n" in decoded[:end]
 
 
 def _looks_binary(text: bytes) -> bool:
