@@ -13,7 +13,7 @@ import msgspec
 from auditweb.dumps import store
 from auditweb.log import id_range, seq_of
 from auditweb.pages import iso
-from sessions_app import timeline
+from sessions_app import calls, timeline
 from sessions_app.models import Event, Session
 
 BATCH = 500  # events held at once; their texts are cut in rows, and read whole one at a time
@@ -82,7 +82,7 @@ def _markdown_event(row: dict, extra: str, clock: str) -> str:
     words = [row["lane"] if row["lane"] != "other" else row["kind"], row["tool"], row["status"], row["agent"]]
     duration = f" ({row['duration_ms']:.0f} ms)" if row["duration_ms"] is not None else ""
     head = " · ".join(_plain(word) for word in words if word)
-    arguments = timeline.extra_parts(extra).get("arguments") if row["lane"] == "tool" else None
+    arguments = calls.extra_parts(extra).get("arguments") if row["lane"] == "tool" else None
     parts = [f"\n**{clock}** {head}{duration}\n"]
     if arguments and bytes(arguments) not in (b"{}", b"null"):
         parts.append(_fenced(bytes(arguments).decode(), "json"))

@@ -7,6 +7,8 @@ import heapq
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
+from django.db.models import Q
+
 from auditweb import log
 from auditweb.dumps.models import Dump
 from auditweb.dumps.sinks import Placed
@@ -14,7 +16,8 @@ from auditweb.formats.clock import Clock, parse_time
 from auditweb.formats.record import Record
 from auditweb.log import entry_id, id_range
 from sessions_app import projection
-from sessions_app.models import EVENT_COLUMNS, Event, Session, ToolCall, Turn
+from sessions_app.models import EVENT_COLUMNS, Event, Session
+from sessions_app.summary import FORMAT_OF
 from status_app.ingest import bus_of
 from status_app.models import StatusBus, StatusEntry
 
@@ -23,35 +26,61 @@ ROWS = 2000
 
 
 class SessionSink:
-    """Puts every line of a dump into its session; a dump of nothing but status lines has none."""
+    """Puts every line of a dump into its session; a dump of nothing but status lines has none.
+
+    Lines that name a session of their own belong to that one; all others to the session of the dump, of which a
+    RoomKit file that holds several runs has several.
+    """
 
     name = "sessions"
     order = 10
 
     def store(self, dump: Dump, batch: list[Placed], state: dict) -> int:
-        created = 0
-        rows: list[tuple] = []  # events for the session in state["session"]
+        rows: dict[int, list[tuple]] = {}  # session → its new events
+        own: list[tuple] = []  # events for the session in state["session"]
+        named = _named_sessions(dump, batch)
         for placed in batch:
             record = placed.record
+            if record.session and not dump.session_key:
+                rows.setdefault(_named(dump, record.session, named), []).append(_row(dump, placed))
+                continue
             if record.format == "roomkit_status":
-                rows.append(_row(dump, placed))
+                own.append(_row(dump, placed))
             elif "session" not in state:
-                # Its transaction appends the status lines before it first: those of this batch are in rows already.
-                rows = _earlier_posts(dump, before=batch[0].line) + rows
-                state["session"] = _open(dump, run=1).pk
+                # Its transaction appends the status lines before it first: those of this batch are in own already.
+                own = _earlier_posts(dump, before=batch[0].line) + own
+                state["session"] = _open(dump, *_own(dump, 1)).pk
                 state["run"] = 1
-                rows.append(_row(dump, placed))
+                own.append(_row(dump, placed))
             else:
                 if record.opens and not dump.session_key and _long_silence(record, state):
-                    created += _append(state["session"], rows, dump)
-                    rows = []
+                    rows.setdefault(state["session"], []).extend(own)
+                    own = []
                     state["run"] += 1
-                    state["session"] = _open(dump, state["run"]).pk
-                rows.append(_row(dump, placed))
+                    state["session"] = _open(dump, *_own(dump, state["run"])).pk
+                own.append(_row(dump, placed))
             if record.ts_us is not None:
                 state["aware" if record.ts_aware else "naive"] = record.ts_us
-        if "session" in state:
-            created += _append(state["session"], rows, dump)
+        if "session" in state and own:
+            rows.setdefault(state["session"], []).extend(own)
+        # Locked in an order that is the same for all: two dumps may feed the same sessions.
+        return sum(_append(pk, rows[pk], dump) for pk in sorted(rows))
+
+    def late(self, dump: Dump, batch: list[Placed]) -> int:
+        """Store lines that could not be read before, each in the session of its neighbours; how many events."""
+        rows: dict[int, list[tuple]] = {}
+        named = _named_sessions(dump, batch)
+        for placed in batch:
+            record = placed.record
+            if record.session and not dump.session_key:
+                pk = _named(dump, record.session, named)
+            elif record.format == "roomkit_status" and not dump.sessions.exists():
+                continue
+            else:
+                pk = _session_around(dump, placed.line)
+            rows.setdefault(pk, []).append(_row(dump, placed))
+        created = sum(_append(pk, rows[pk], dump) for pk in sorted(rows))
+        self.settle(dump)
         return created
 
     def retime(self, dump: Dump) -> None:
@@ -63,16 +92,29 @@ class SessionSink:
         for session in sessions:
             projection.rebuild(session)
 
+    def settle(self, dump: Dump) -> None:
+        """All lines are stored: derive again where they came out of order; drop what a new import left empty."""
+        for session in _locked(dump):
+            if not session.events.exists():
+                delete(session)
+            else:
+                projection.settle(session)
+
     def finish(self, dump: Dump) -> None:
         from auditweb.celery import send
         from sessions_app.tasks import summarize
 
-        for session in dump.sessions.all():
-            send(summarize, session.pk)
+        if any(dump.records.get(name) for name in FORMAT_OF.values()):
+            for session in dump.sessions.all():
+                send(summarize, session.pk)
 
-    def forget(self, dump: Dump) -> None:
+    def forget(self, dump: Dump, keep: bool = False) -> None:
+        """Remove the events of *dump*. *keep*: sessions stay, empty, because the dump is imported again."""
         for session in _locked(dump):
             session.events.filter(dump=dump).delete()
+            if keep:
+                projection.rebuild(session)
+                continue
             session.dumps.remove(dump)
             if session.events.exists():
                 # The log of this dump's posts may go next: the session keeps one that its other dumps post to.
@@ -95,18 +137,54 @@ def _long_silence(record: Record, state: dict) -> bool:
     return before is not None and record.ts_us is not None and record.ts_us - before >= NEW_RUN_US
 
 
-def _open(dump: Dump, run: int) -> Session:
-    """The session of *run* (from 1) of *dump*, made if there is none yet."""
-    key = dump.session_key or (dump.public_id if run == 1 else f"{dump.public_id}#{run}")
+def _own(dump: Dump, run: int) -> tuple[str, str]:
+    """(key, title) of the session of *run* (from 1) of *dump*."""
+    if dump.session_key:
+        return dump.session_key, dump.session_key
     title = PurePath(dump.name).stem or dump.name
-    session = log.open(
-        Session,
-        team_id=dump.team_id,
-        key=key,
-        defaults={"title": dump.session_key or (title if run == 1 else f"{title} · run {run}")},
-    )
+    return (dump.public_id, title) if run == 1 else (f"{dump.public_id}#{run}", f"{title} · run {run}")
+
+
+def _key(dump: Dump, name: str) -> str:
+    """The key of the session that its producer calls *name*: its dump's own, unless dumps are joined by it."""
+    return name if dump.join else f"{dump.public_id}:{name}"
+
+
+def _named_sessions(dump: Dump, batch: list[Placed]) -> dict[str, int]:
+    """Key → session, for the sessions that lines of *batch* name and that *dump* has fed before."""
+    if dump.session_key:
+        return {}
+    keys = {_key(dump, p.record.session) for p in batch if p.record.session}
+    return dict(dump.sessions.filter(key__in=keys).values_list("key", "pk")) if keys else {}
+
+
+def _named(dump: Dump, name: str, known: dict[str, int]) -> int:
+    """The session that its producer calls *name*; made, and added to *known*, when its first line comes."""
+    key = _key(dump, name)
+    if key not in known:
+        title = PurePath(dump.name).stem or dump.name
+        known[key] = _open(dump, key, f"{title} · {name}").pk
+    return known[key]
+
+
+def _open(dump: Dump, key: str, title: str) -> Session:
+    """The session *key* of the dump's team, made if there is none yet."""
+    session = log.open(Session, team_id=dump.team_id, key=key, defaults={"title": title[:300]})
     session.dumps.add(dump)
     return session
+
+
+def _session_around(dump: Dump, line: int) -> int:
+    """The session that the lines around *line* of *dump* went to, of those that name none."""
+    if dump.session_key:
+        return _open(dump, *_own(dump, 1)).pk
+    runs = dump.sessions.filter(Q(key=dump.public_id) | Q(key__startswith=f"{dump.public_id}#")).order_by("pk")
+    found = None
+    for session in runs:
+        first = session.events.filter(dump=dump).order_by("id").values_list("line", flat=True).first()
+        if found is None or (first is not None and first <= line):
+            found = session.pk
+    return found or _open(dump, *_own(dump, 1)).pk
 
 
 def _locked(dump: Dump) -> list[Session]:
@@ -121,7 +199,7 @@ def _append(session_id: int, rows: list[tuple], dump: Dump) -> int:
     session = Session.objects.select_for_update(no_key=True).get(pk=session_id)
     first = log.append(session, Event, EVENT_COLUMNS, rows)
     base = entry_id(session.pk, first)
-    projection.project(session, [(base + i, *row) for i, row in enumerate(rows)])
+    projection.project(session, [(base + i, *row) for i, row in enumerate(rows)], {dump.pk: dump.stamp})
     if session.status_bus_id is None and any(row[_KIND] == "status" for row in rows):
         session.status_bus = bus_of(dump)
         session.save(update_fields=["status_bus"])
@@ -134,7 +212,7 @@ def _row(dump: Dump, placed: Placed) -> tuple:
     text = _post_text(r.action, r.text) if r.format == "roomkit_status" else r.text
     return (
         r.ts_text, placed.at_us, placed.sort_us, placed.quality, r.kind, r.lane, r.role, r.agent, r.tool, r.status,
-        r.duration_ms, text, r.visibility, r.extra, r.cut, " ".join(r.flags), dump.pk, placed.line,
+        r.duration_ms, text, r.visibility, r.ref, r.severity, r.extra, r.cut, " ".join(r.flags), dump.pk, placed.line,
     )  # fmt: skip
 
 
@@ -161,7 +239,7 @@ def _earlier_posts(dump: Dump, before: int) -> list[tuple]:
         for e in span.order_by("line", "id").iterator(ROWS):
             row = (
                 e.ts_text, e.at_us, e.sort_us, e.ts_quality, "status", "status", "", e.agent, "", e.status,
-                None, _post_text(e.action, e.detail), "", e.extra, e.cut, e.flags, dump.pk, e.line,
+                None, _post_text(e.action, e.detail), "", "", "", e.extra, e.cut, e.flags, dump.pk, e.line,
             )  # fmt: skip
             rows.append(row)
     return rows
@@ -170,7 +248,7 @@ def _earlier_posts(dump: Dump, before: int) -> list[tuple]:
 def delete(session: Session) -> None:
     """Remove a session with all that hangs on it; whoever watches it hears that it is gone."""
     span = id_range(session.pk)
-    for model in (Event, Turn, ToolCall):
-        model.objects.filter(id__range=span).delete()
+    Event.objects.filter(id__range=span).delete()
+    projection.forget(session.pk)
     log.announce(session)
     session.delete()

@@ -11,11 +11,12 @@ from operator import itemgetter
 import msgspec
 from django.core.cache import cache
 from django.db import connection
+from django.db.models import F
 
 from auditweb.formats.record import LANES
 from auditweb.log import SEQ_BITS, id_range
 from auditweb.pages import iso
-from sessions_app.models import Event, Session, ToolCall
+from sessions_app.models import Event, Session, ToolCall, ToolStep
 
 # Outlines are remembered in a fixed number of places of a bounded size, whatever the cache behind: at most 32 MB.
 PLACES = 32
@@ -60,7 +61,8 @@ def build(session: Session) -> bytes:
     ``columns``: ``seq`` and ``at_ms`` as differences to the value before (null: unknown, and no value before),
     ``lane``, ``agent``, ``state`` as indexes into the lists (null: none), ``duration_ms`` whole (null: unknown).
     ``at_ms`` counts from ``start`` to when a thing began: the stamp of a call that was recorded at its end is moved
-    back by its duration. ``start`` and ``end`` (ISO UTC or null) enclose all bars.
+    back by its duration; an attempt lasts until its outcome, which has no bar of its own. ``start`` and ``end`` (ISO
+    UTC or null) enclose all bars.
     """
     first, last = id_range(session.pk, upto=session.last_seq)
     table = connection.ops.quote_name(Event._meta.db_table)
@@ -76,6 +78,8 @@ def build(session: Session) -> bytes:
     ids, ends, lanes, agents, states, durations = (list(map(itemgetter(i), rows)) for i in range(3, 9))
     # A call that was stamped at its beginning stays there.
     early = set(ToolCall.objects.filter(id__range=(first, last)).exclude(stamp="end").values_list("id", flat=True))
+    if early:
+        _join_calls(first, last, ids, ends, states, durations)
     starts = [
         at - round(ms * 1000) if lane == "tool" and ms and at is not None and pk not in early else at
         for pk, at, lane, ms in zip(ids, ends, lanes, durations, strict=True)
@@ -108,6 +112,22 @@ def build(session: Session) -> bytes:
             },
         }
     )
+
+
+def _join_calls(first: int, last: int, ids: list, starts: list, states: list, durations: list) -> None:
+    """Draw calls of two lines as one bar, from attempt to outcome, with the state that they came to."""
+    place = {pk: i for i, pk in enumerate(ids)}
+    paired = ToolCall.objects.filter(id__range=(first, last), stamp="both")
+    for pk, status, started, ended in paired.values_list("id", "status", "started_us", "ended_us"):
+        i = place.get(pk)
+        if i is not None:
+            states[i] = status
+            if started is not None and ended is not None and ended >= started:
+                durations[i] = (ended - started) / 1000
+    outcomes = ToolStep.objects.filter(id__range=(first, last), stage="result").exclude(call=F("id"))
+    for pk in outcomes.values_list("id", flat=True):
+        if pk in place:
+            durations[place[pk]] = None
 
 
 def _differences(ids: list[int]) -> list[int]:

@@ -20,19 +20,20 @@ from auditweb.dumps import store
 from auditweb.dumps.models import Dump
 from auditweb.log import SEQ_BITS, entry_id, id_range
 from auditweb.pages import BadQuery, Params, iso
-from sessions_app.models import Event, Session, ToolCall, Turn
+from sessions_app import calls, membership
+from sessions_app.models import Event, Session
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
 TEXT = 2000  # characters of text in a row; the details have all of it
 MAX_SEQ = (1 << SEQ_BITS) - 1
-FILTERS = ("kind", "lane", "role", "agent", "tool", "status")
+FILTERS = ("kind", "lane", "role", "agent", "tool", "status", "severity")
 _IDS = 500  # parameters of one statement; SQLite before 3.32 takes 999
-_NEAR = 400  # seqs further apart than this are looked up on their own when turns are found
 
-_EVENTS, _TURNS, _DUMPS = (model._meta.db_table for model in (Event, Turn, Dump))
+_EVENTS, _DUMPS = (model._meta.db_table for model in (Event, Dump))
 _COLUMNS = (
     "id, ts_text, at_us, ts_quality, kind, lane, role, agent, tool, status, duration_ms, "
-    f"substr(text, 1, {TEXT + 1}), visibility, cut, flags, dump_id, line"
+    f"substr(text, 1, {TEXT + 1}), visibility, cut, flags, dump_id, line, "
+    "severity, ref, sort_us"
 )
 
 Row = dict[str, Any]
@@ -43,8 +44,9 @@ encode = msgspec.json.encode
 class Query:
     """Which rows of a session are wanted; the names and the meaning of paging are RoomKit's ``get_timeline``.
 
-    ``after_index`` and ``before_index`` are seqs and exclude themselves; either wins over ``offset``. ``words`` holds
-    for each of FILTERS the values that it may have. ``order``: "arrival" (by seq) or "time" (display order).
+    ``after_index`` and ``before_index`` are seqs and exclude themselves; either wins over ``offset`` and
+    ``newest_first``, which counts the offset from the end and still gives rows in order. ``words`` holds for each of
+    FILTERS the values that it may have. ``order``: "arrival" (by seq) or "time" (display order).
     """
 
     offset: int = 0
@@ -52,6 +54,7 @@ class Query:
     after_index: int | None = None
     before_index: int | None = None
     seqs: list[int] | None = None
+    newest_first: bool = False
     order: str = "arrival"
     visibility: str = ""
     words: Mapping[str, list[str]] = field(default_factory=dict)
@@ -77,6 +80,7 @@ class Query:
             after_index=after,
             before_index=before,
             seqs=params.numbers("seqs", MAX_LIMIT),
+            newest_first=bool(params.flag("newest_first")),
             order=order,
             visibility=params.text("visibility_filter"),
             words={name: values for name, values in words.items() if values},
@@ -104,23 +108,26 @@ def page(session: Session, query: Query | None = None) -> dict:
             entries.sort(key=lambda r: places[entry_id(session.pk, r["seq"])])
         more = False
     elif query.order == "time":
-        found = _ids_by_time(span, where, values, query.limit + 1, query.offset)
+        found = _ids_by_time(span, where, values, query.limit + 1, query.offset, query.newest_first)
         more = len(found) > query.limit
-        found = found[: query.limit]
+        found = found[: query.limit][:: -1 if query.newest_first else 1]
         by_seq = {r["seq"]: r for r in _by_seqs(session.pk, sorted(found), "", [])}
         entries = [by_seq[seq] for seq in found if seq in by_seq]
     else:
-        backwards = query.after_index is None and query.before_index is not None
+        cursor = query.after_index is not None or query.before_index is not None
+        backwards = query.before_index is not None or (query.newest_first and not cursor)
         first, last = span
         offset = 0
-        if backwards:
-            last = min(last, entry_id(session.pk, 0) + (query.before_index or 0) - 1)
+        if query.before_index is not None:
+            last = min(last, entry_id(session.pk, 0) + query.before_index - 1)
         elif query.after_index is not None:
             first += query.after_index
         elif query.filtered or session.event_count != session.last_seq:
             offset = query.offset
+        elif backwards:
+            last -= query.offset  # no hole in the numbers: an offset is a cursor
         else:
-            first += query.offset  # no hole in the numbers: an offset is a cursor
+            first += query.offset
         tuples = _select(
             f"WHERE id BETWEEN %s AND %s {where} ORDER BY id {'DESC' if backwards else ''} LIMIT %s OFFSET %s",
             [first, last, *values, query.limit + 1, offset],
@@ -163,14 +170,12 @@ def event_detail(session: Session, seq: int) -> dict:
 
     A row with its whole ``text``, and ``metadata`` (msgspec.Raw: the JSON of what has no column, its numbers as
     written), ``dump_name``, ``raw`` (the line; bytes that are not UTF-8 show as U+FFFD), ``raw_base64`` (the exact
-    bytes when they are not, else null) and ``tool_call`` (``{number, started_at, ended_at, duration_ms, stamp}`` or
-    null; ``stamp`` says which end the producer recorded, the other follows from the duration).
+    bytes when they are not, else null) and ``tool_call`` (the call it belongs to as in ``calls.rows``, or null).
     """
     event = Event.objects.select_related("dump").get(pk=entry_id(session.pk, _storable(seq)))
     found = row(session.pk, seq) or {}
     line = raw_line(event)
     shown = line.decode("utf-8", "replace")
-    call = ToolCall.objects.filter(pk=event.pk).first()
     return found | {
         "text": event.text,
         "flags": event.flag_list,
@@ -178,20 +183,8 @@ def event_detail(session: Session, seq: int) -> dict:
         "dump_name": event.dump.name,
         "raw": shown,
         "raw_base64": base64.b64encode(line).decode() if shown.encode() != line else None,
-        "tool_call": call
-        and {
-            "number": call.number,
-            "started_at": iso(call.started_us),
-            "ended_at": iso(call.ended_us),
-            "duration_ms": call.duration_ms,
-            "stamp": call.stamp,
-        },
+        "tool_call": calls.of_event(session.pk, found.get("call")),
     }
-
-
-def extra_parts(extra: str) -> dict[str, msgspec.Raw]:
-    """The keys of an event's ``extra`` with their JSON as it stands there."""
-    return msgspec.json.decode(extra, type=dict[str, msgspec.Raw]) if extra else {}
 
 
 def _storable(seq: int) -> int:
@@ -263,12 +256,15 @@ def _by_seqs(session_pk: int, seqs: Sequence[int], where: str, values: list) -> 
     return _rows(session_pk, tuples)
 
 
-def _ids_by_time(span: tuple[int, int], where: str, values: list, limit: int, offset: int) -> list[int]:
-    """Seqs in display order. Only what orders is sorted; the rows themselves are read afterwards."""
+def _ids_by_time(
+    span: tuple[int, int], where: str, values: list, limit: int, offset: int, newest_first: bool
+) -> list[int]:
+    """Seqs in display order, or the reverse. Only what orders is sorted; the rows themselves are read afterwards."""
+    down = "DESC" if newest_first else "ASC"
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT id FROM {_EVENTS} WHERE id BETWEEN %s AND %s {where} "  # noqa: S608
-            "ORDER BY sort_us, dump_id, line, id LIMIT %s OFFSET %s",
+            f"ORDER BY sort_us {down}, dump_id {down}, line {down}, id {down} LIMIT %s OFFSET %s",
             [*span, *values, limit, offset],
         )
         return [pk & MAX_SEQ for (pk,) in cursor.fetchall()]
@@ -287,22 +283,21 @@ def _rows(session_pk: int, tuples: list[tuple]) -> list[Row]:
     if not tuples:
         return []
     base = entry_id(session_pk, 0)
-    turns = _turns(session_pk, [t[0] - base for t in tuples])
+    keys = [membership.Key(t[0], t[4], t[5], t[18], t[19], t[15], t[16]) for t in tuples]
     dumps = _dump_ids({t[15] for t in tuples})
     rows = []
-    for event, turn in zip(tuples, turns, strict=True):
+    for event, (turn, call, run) in zip(tuples, membership.of(session_pk, keys), strict=True):
         (
             pk, ts_text, at_us, ts_quality, kind, lane, role, agent, tool, status, duration_ms, text, visibility, cut,
-            flags, dump, line,
+            flags, dump, line, severity, _, _,
         ) = event  # fmt: skip
-        seq = pk - base
         flag_list = flags.split() if flags else []
         if len(text) > TEXT:
             text = text[:TEXT]
             flag_list.append("more")
         rows.append(
             {
-                "seq": seq,
+                "seq": pk - base,
                 "at": iso(at_us),
                 "ts": ts_text,
                 "ts_quality": ts_quality,
@@ -312,12 +307,13 @@ def _rows(session_pk: int, tuples: list[tuple]) -> list[Row]:
                 "agent": agent,
                 "tool": tool,
                 "status": status,
+                "severity": severity,
                 "duration_ms": duration_ms,
                 "text": text,
                 "cut": cut,
                 "turn": turn,
-                "call": seq if lane == "tool" else None,  # a RoomKit call is one event, its own first
-                "run": None,
+                "call": call,
+                "run": run,
                 "visibility": visibility,
                 "dump": dumps.get(dump),
                 "line": line,
@@ -332,47 +328,3 @@ def _dump_ids(pks: set[int]) -> dict[int, str]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT id, public_id FROM {_DUMPS} WHERE id IN ({marks})", list(pks))  # noqa: S608
         return dict(cursor.fetchall())
-
-
-def _turns(session_pk: int, seqs: list[int]) -> list[int | None]:
-    """The number of the turn that each of *seqs* (ascending) belongs to, or None before the first turn."""
-    numbers: list[int | None] = []
-    start = 0
-    for i in range(1, len(seqs) + 1):
-        if i == len(seqs) or seqs[i] - seqs[i - 1] > _NEAR:
-            numbers += _turns_of_stretch(session_pk, seqs[start:i])
-            start = i
-    return numbers
-
-
-# Turns are numbered without holes in order of their first event, but first_seq has no index: the database halves the
-# range of keys itself (17 look-ups for 100,000 turns, 0.03 ms).
-_HALVE = f"""
-WITH RECURSIVE half(lo, hi) AS (
-    SELECT %s, COALESCE(MAX(id), %s) FROM {_TURNS} WHERE id BETWEEN %s AND %s
-    UNION ALL
-    SELECT CASE WHEN (SELECT first_seq FROM {_TURNS} WHERE id = (lo + hi + 1) / 2) <= %s THEN (lo + hi + 1) / 2
-                ELSE lo END,
-           CASE WHEN (SELECT first_seq FROM {_TURNS} WHERE id = (lo + hi + 1) / 2) <= %s THEN hi
-                ELSE (lo + hi + 1) / 2 - 1 END
-    FROM half WHERE lo < hi
-)
-SELECT id, first_seq, last_seq FROM {_TURNS}
-WHERE id BETWEEN (SELECT MAX(lo) FROM half) AND %s ORDER BY id LIMIT %s
-"""  # noqa: S608
-
-
-def _turns_of_stretch(session_pk: int, seqs: list[int]) -> list[int | None]:
-    first, last = id_range(session_pk)
-    wanted = seqs[-1] - seqs[0] + 2  # every turn but the first begins at an event of its own
-    with connection.cursor() as cursor:
-        cursor.execute(_HALVE, [first, first, first, last, seqs[0], seqs[0], last, wanted])
-        turns = cursor.fetchall()
-    numbers: list[int | None] = []
-    i = 0
-    for seq in seqs:
-        while i + 1 < len(turns) and turns[i + 1][1] <= seq:
-            i += 1
-        inside = turns and turns[i][1] <= seq <= turns[i][2]
-        numbers.append(turns[i][0] & MAX_SEQ if inside else None)
-    return numbers

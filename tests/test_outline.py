@@ -128,7 +128,7 @@ def test_a_hundred_thousand_events_are_small_on_the_wire_and_quick_the_second_ti
         at = 1_770_000_000_000_000 + i * 700_123 + i * 7919 % 91_000
         agent, ms = (f"agent {i % 3}", i * 7919 % 4001 / 2) if lane == "tool" else ("", None)
         rows.append(
-            ("t", at, at, "aware", kind, lane, "", agent, "", status, ms, "x", "", "", None, "", dump.pk, i + 1)
+            ("t", at, at, "aware", kind, lane, "", agent, "", status, ms, "x", "", "", "", "", None, "", dump.pk, i + 1)
         )
     with transaction.atomic():
         log.append(session, Event, EVENT_COLUMNS, rows)

@@ -14,7 +14,7 @@ class Session(Log):
 
     public_id = models.CharField(max_length=22, unique=True, default=public_id, editable=False)
     team = models.ForeignKey(Team, models.CASCADE, related_name="sessions")
-    key = models.CharField(max_length=210)
+    key = models.CharField(max_length=230)  # the id of a dump and a name of 200 characters
     title = models.CharField(max_length=300)
     dumps = models.ManyToManyField(Dump, related_name="sessions")
     status_bus = models.ForeignKey(StatusBus, models.SET_NULL, null=True, related_name="sessions")
@@ -40,8 +40,22 @@ class Session(Log):
     interruptions = models.BigIntegerField(default=0)
     errors = models.BigIntegerField(default=0)
     status_count = models.BigIntegerField(default=0)
+    severities = models.JSONField(default=dict)  # severity → events
+    run_count = models.BigIntegerField(default=0)
+    denials = models.BigIntegerField(default=0)  # decisions that forbade something
+    loops = models.BigIntegerField(default=0)  # loop warnings and blocks that mean something
+    memory_count = models.BigIntegerField(default=0)
+    task_count = models.BigIntegerField(default=0)
+    observation_count = models.BigIntegerField(default=0)
     first_us = models.BigIntegerField(null=True)
     last_us = models.BigIntegerField(null=True)
+
+    # how far projection.py is: the last event in display order, and what waits for its end
+    order_us = models.BigIntegerField(null=True)
+    order_dump = models.BigIntegerField(default=0)
+    order_line = models.BigIntegerField(default=0)
+    unordered = models.BooleanField(default=False)
+    unfinished = models.TextField(default="", blank=True)  # JSON whose order counts: jsonb would lose it
 
     objects = OfTeam.as_manager()
 
@@ -91,6 +105,8 @@ class Event(models.Model):
     duration_ms = models.FloatField(null=True)
     text = models.TextField()
     visibility = models.CharField(max_length=200)
+    ref = models.CharField(max_length=200, default="")  # its producer's id of the turn or run that it belongs to
+    severity = models.CharField(max_length=200, default="")
     extra = models.TextField()
     cut = models.IntegerField(null=True)
     flags = models.CharField(max_length=200)
@@ -110,5 +126,5 @@ class Event(models.Model):
 # The order in which ingest stores and projection reads; without the id.
 EVENT_COLUMNS = (
     "ts_text", "at_us", "sort_us", "ts_quality", "kind", "lane", "role", "agent", "tool", "status", "duration_ms",
-    "text", "visibility", "extra", "cut", "flags", "dump_id", "line",
+    "text", "visibility", "ref", "severity", "extra", "cut", "flags", "dump_id", "line",
 )  # fmt: skip
