@@ -226,12 +226,24 @@ CELERY_BEAT_SCHEDULE = {
 MAX_LINE_BYTES = _number("AUDITWEB_MAX_LINE_BYTES", 8 * 2**20)
 MAX_SLICE_BYTES = _number("AUDITWEB_MAX_SLICE_BYTES", 8 * 2**20)
 MAX_DUMP_BYTES = _number("AUDITWEB_MAX_DUMP_BYTES", 2 * 2**30)
+MAX_UNPACKED_BYTES = _number("AUDITWEB_MAX_UNPACKED_BYTES", 2 * 2**30)
+MAX_UNPACK_RATIO = _number("AUDITWEB_MAX_UNPACK_RATIO", 100)
 LEASE_SECONDS = _number("AUDITWEB_LEASE_SECONDS", 12.0, least=2)
 # An upload that got no bytes for this long is forgotten, with those that came.
 ABANDONED_SECONDS = _number("AUDITWEB_ABANDONED_SECONDS", 86_400)
 MAX_ATTEMPTS = 3  # deaths of a worker at the same line before a dump is given up (poisoned)
 MAX_REQUESTS = _number("AUDITWEB_MAX_REQUESTS", 64)  # at once and per process; more get 503 and Retry-After
 LIVE_POLL_SECONDS = _number("AUDITWEB_LIVE_POLL_SECONDS", 0.5, least=0.01)
+# Whether an empty SQLite database begins with the demo sessions.
+DEMO = (env.str("AUDITWEB_DEMO", default="on") or "on").lower() in env.BOOLEAN_TRUE_STRINGS
+# What one person or key may do in a minute (auditweb/throttles.py); 0: as much as they like.
+RATES = {
+    "requests": _number("AUDITWEB_REQUESTS_PER_MINUTE", 12_000, least=0),
+    "search": _number("AUDITWEB_SEARCHES_PER_MINUTE", 1200, least=0),
+    "export": _number("AUDITWEB_EXPORTS_PER_MINUTE", 1200, least=0),
+    "ingest": _number("AUDITWEB_INGESTS_PER_MINUTE", 6000, least=0),
+    "ingest_bytes": _number("AUDITWEB_INGEST_BYTES_PER_MINUTE", 8 * 2**30, least=0),
+}
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_SLICE_BYTES + 2**16
 FILE_UPLOAD_HANDLERS: list[str] = []  # dumps come as raw slices; no page takes multipart files
 
@@ -312,6 +324,10 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Sessions of AI agents and voice agents: dumps in, timelines and summaries out.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "auditweb.api.common_answers",
+    ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }

@@ -45,13 +45,14 @@ def is_alive(pid: int) -> bool:
 class Site:
     """``url``, ``data`` (directory), ``link`` (the one-time sign-in address printed at the first start) and ``output``.
 
-    With ``DATABASE_URL`` and ``REDIS_URL`` set it has a database of its own on those servers.
+    With ``DATABASE_URL`` and ``REDIS_URL`` set it has a database of its own on those servers. It begins empty:
+    ``AUDITWEB_DEMO="1"`` loads the demo sessions.
     """
 
     def __init__(self, *serve_args: str, **env: str):
         self.data = Path(tempfile.mkdtemp(prefix="auditweb-site-"))
         self.env = {k: v for k, v in os.environ.items() if k not in ("DJANGO_SETTINGS_MODULE", "PUBLIC_URL")}
-        self.env |= {"AUDITWEB_DATA": str(self.data), "PYTHONUNBUFFERED": "1"}
+        self.env |= {"AUDITWEB_DATA": str(self.data), "PYTHONUNBUFFERED": "1", "AUDITWEB_DEMO": "0"}
         self._database = _own_database(self.env.get("DATABASE_URL"))
         if self._database:
             self.env["DATABASE_URL"] = self._database[0]

@@ -73,12 +73,17 @@ class MayRead(BasePermission):
     """People of any role; keys with the scope ``read``."""
 
     act = "read"
+    code: str | None = None  # what the refusal says, for DRF
+    message: str | None = None
 
     def has_permission(self, request, view):
         if not request.user.is_authenticated:
             return False
         scope = ACTS[self.act][1]
-        return not isinstance(request.auth, ApiKey) or (scope is not None and request.auth.has_scope(scope))
+        if not isinstance(request.auth, ApiKey) or (scope is not None and request.auth.has_scope(scope)):
+            return True
+        self.code, self.message = "missing_scope", f"This key may not do that: it lacks the scope {scope}."
+        return False
 
     def has_object_permission(self, request, view, obj):
         return may(request, obj if isinstance(obj, Team) else obj.team, self.act)

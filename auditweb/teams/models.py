@@ -31,6 +31,8 @@ class Team(models.Model):  # type: ignore[django-manager-missing]
     name = models.CharField(max_length=120)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     members = models.ManyToManyField(User, through="Membership", related_name="teams")
+    # {} = never had the demo; {"dumps": {public id: sha256}} = what was loaded as such, empty once it was removed
+    demo = models.JSONField(default=dict, blank=True, editable=False)
 
     def __str__(self):
         return self.name
@@ -101,6 +103,9 @@ class AppendOnly(TypeError):
         super().__init__("Audit records are never changed or deleted.")
 
 
+RATE_LIMITED = "rate_limited"  # the action of a refusal for too many requests
+
+
 class AuditRecords(OfTeam):
     """Audit records, to be read only. Triggers in the database refuse what goes past this class."""
 
@@ -116,6 +121,11 @@ class AuditRecords(OfTeam):
         names = team.memberships.values("user__username")
         outside = Q(actor__in=people) | Q(target_kind="user", target_name__in=names)
         return self.filter(Q(team=team) | Q(team=None) & outside).order_by("-id")
+
+    def last_refusal(self):
+        """A subquery for keys: when one was last told that it is too fast; recorded once an hour."""
+        of_key = self.filter(target_id=models.OuterRef("public_id"), target_kind="apikey", action=RATE_LIMITED)
+        return models.Subquery(of_key.order_by("-id").values("created_at")[:1])
 
     def update(self, **fields):
         raise AppendOnly

@@ -170,7 +170,8 @@ def _team_page(request, team, status=200, **extra):
         "roles": Role.choices,
     }
     if role == Role.OWNER:
-        context["api_keys"] = team.api_keys.select_related("created_by").order_by("name", "created")
+        keys_of_team = team.api_keys.select_related("created_by").order_by("name", "created")
+        context["api_keys"] = keys_of_team.annotate(last_refused_at=AuditRecord.objects.last_refusal())
         context["member_form"] = MemberForm()
         context["key_form"] = KeyForm(auto_id="id_key_%s")
     return render(request, "teams/member_list.html", context | extra, status=status)

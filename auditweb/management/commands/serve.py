@@ -55,9 +55,12 @@ class Command(BaseCommand):
 
         from auditweb.asgi import application
         from auditweb.teams.links import first_run
+        from sessions_app import demo
 
         address = settings.PUBLIC_URL or _address(host, sock.getsockname()[1])
         link = first_run()
+        if link and with_worker:
+            demo.welcome()
         worker = Worker()
         try:
             if with_worker:
