@@ -4,7 +4,7 @@ DATA ?= data
 PYTHON = .venv/bin/python
 TEMPLATES = $(shell find templates -name '*.html')
 
-.PHONY: run test lint format
+.PHONY: run test lint format bench
 
 run: ## the server on 127.0.0.1:$(PORT), its files in $(DATA)
 	@.ci/setup run
@@ -32,3 +32,7 @@ format:
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 	.venv/bin/djade --target-version 5.2 $(TEMPLATES)
+
+bench: ## every figure beside its yardstick, about a quarter of an hour; BENCH=quick, LINES=10000000 for one import more
+	@.ci/setup test
+	$(PYTHON) -m tests.servers -- $(PYTHON) bench/run.py $(if $(filter quick,$(BENCH)),--quick) $(if $(LINES),--lines $(LINES))

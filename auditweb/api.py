@@ -7,7 +7,7 @@ import msgspec
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connection
-from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
@@ -15,7 +15,8 @@ from rest_framework import serializers
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.views import APIView
 
-from auditweb.errors import ApiError
+from auditweb import throttles
+from auditweb.errors import ApiError, NotThere
 from auditweb.pages import Page, Params
 from auditweb.teams.access import MayRead
 
@@ -41,6 +42,7 @@ class ApiView(APIView):
     """A resource that people of any role and keys with the scope ``read`` may ask for."""
 
     permission_classes = [MayRead]
+    throttle_classes = [throttles.ByKind]
     content_negotiation_class = OneAnswer
 
     @property
@@ -48,11 +50,11 @@ class ApiView(APIView):
         return Params(self.request.query_params)
 
 
-def found(queryset, public_id: str):
-    """The object with this public id. A missing, a foreign and an impossible id are the same Http404."""
+def found(queryset, public_id: str, code: str = "not_found"):
+    """The object with this public id. A missing, a foreign and an impossible id are the same NotThere with *code*."""
     one = queryset.filter(public_id=public_id).first() if _PUBLIC_ID.fullmatch(public_id) else None
     if one is None:
-        raise Http404
+        raise NotThere(code)
     return one
 
 
@@ -68,12 +70,16 @@ def page_answer(page: Page, items: list[dict], **more) -> HttpResponse:
 
 
 def body(request, limit: int) -> bytes:
-    """The bytes of a request as they came, whatever they are said to be. Raises ApiError 413 over *limit* bytes."""
+    """The bytes of a request as they came, whatever they are said to be.
+
+    Raises ApiError 413 over *limit* bytes, and 429 when the caller has sent its share of this minute.
+    """
     declared = request.META.get("CONTENT_LENGTH") or ""
     too_large = declared.isdecimal() and len(declared) < 20 and int(declared) > limit
     data = b"" if too_large else request._request.read(limit + 1)
     if too_large or len(data) > limit:
         raise ApiError(413, "too_large", f"One request takes {limit:,} bytes.", {"limit": limit})
+    throttles.spend(request, "ingest_bytes", len(data))
     return data
 
 
@@ -128,21 +134,95 @@ async def _hopping(pieces: Iterator[bytes]):
         yield piece
 
 
-def parameters(**described: str) -> list[OpenApiParameter]:
-    """Query parameters for the schema: name → what it does; a text that begins with "int: " or "bool: " is one."""
-    kinds = {"int": OpenApiTypes.INT, "bool": OpenApiTypes.BOOL, "time": OpenApiTypes.DATETIME}
+def parameters(**described: str | tuple[Iterable[str], str]) -> list[OpenApiParameter]:
+    """Query parameters for the schema: name → what it does, or (the words that it takes, what it does).
+
+    A text that begins with "int: ", "bool: " or "many: " (may be repeated) says its type.
+    """
+    types = {"int": OpenApiTypes.INT, "bool": OpenApiTypes.BOOL}
     made = []
-    for name, text in described.items():
+    for name, told in described.items():
+        words, text = (None, told) if isinstance(told, str) else told
         kind, _, rest = text.partition(": ")
-        known = kinds.get(kind)
-        made.append(OpenApiParameter(name.rstrip("_"), known or OpenApiTypes.STR, description=rest if known else text))
+        typed = kind in types or kind == "many"
+        made.append(
+            OpenApiParameter(
+                name.rstrip("_"),
+                types.get(kind, OpenApiTypes.STR),
+                description=rest if typed else text,
+                enum=list(words) if words else None,
+                many=kind == "many",
+            )
+        )
     return made
 
 
-PAGING = parameters(
-    cursor="`next` or `prev` of another page", limit="int: rows, 1 to 200 (50)", sort="a name; - in front: descending"
-)
+def sorting(names: Iterable[str]) -> list[OpenApiParameter]:
+    """The parameter ``sort`` of a list that can be sorted by *names*."""
+    both = [sign + name for name in names for sign in ("", "-")]
+    return parameters(sort=(both, "by which value; - in front: descending"))
+
+
+def common_answers(result, generator, request, public):
+    """The schema with the answers that any operation may give; called by drf-spectacular when it has made the rest."""
+    for path in result["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", []):
+                typed = parameter["schema"]["type"] in ("integer", "boolean") or "enum" in parameter["schema"]
+                if parameter["in"] == "query" and typed:
+                    parameter["allowEmptyValue"] = True  # as a form sends it; the same as not given
+            for status, why in _COMMON.items():
+                if status != "415" or "requestBody" in operation:
+                    answer = operation["responses"].setdefault(status, _refusal(status, why))
+                    answer["description"] = answer["description"] or why
+    return result
+
+
+def _refusal(status: str, why: str) -> dict:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    seconds = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    return {"description": why, "content": error, **({"headers": seconds} if status in ("429", "503", "507") else {})}
+
+
+_COMMON = {
+    "400": "a parameter or body that makes no sense",
+    "401": "no key, or one that is unknown, expired or revoked; or nobody is signed in",
+    "403": "not with this role, or not with this key: `missing_scope` names the scope",
+    "404": "missing, or not yours",
+    "415": "a body of another type",
+    "429": "`rate_limited`: too much in this minute",
+    "503": "the database or the server is busy",
+    "507": "the disk of the server is full",
+}
+PAGING = parameters(cursor="`next` or `prev` of another page", limit="int: rows, 1 to 200 (50)")
 TEAM = parameters(team="short name or id of a team, for callers who are in several")
+
+
+class Text(serializers.CharField):
+    """A string of JSON; a number in its place is refused instead of spelled out."""
+
+    def to_internal_value(self, data):
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Number(serializers.IntegerField):
+    """A whole number of JSON; digits in quotation marks and fractions are refused."""
+
+    def to_internal_value(self, data):
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Flag(serializers.BooleanField):
+    """``true`` or ``false`` of JSON; words and numbers that could mean them are refused."""
+
+    def to_internal_value(self, data):
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
 
 
 class ErrorBody(serializers.Serializer):
@@ -160,5 +240,7 @@ class Error(serializers.Serializer):
 def page_of(item: type[serializers.Serializer]) -> type[serializers.Serializer]:
     """The serializer of a page of *item*."""
     cursor = lambda: serializers.CharField(allow_null=True)  # noqa: E731
-    fields = {"items": item(many=True), "next": cursor(), "prev": cursor(), "__module__": item.__module__}
+    total = serializers.IntegerField(required=False, help_text="of all pages, where the list counts them")
+    fields: dict = {"items": item(many=True), "next": cursor(), "prev": cursor(), "total": total}
+    fields["__module__"] = item.__module__
     return type(f"{item.__name__}Page", (serializers.Serializer,), fields)

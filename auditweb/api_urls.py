@@ -10,6 +10,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.permissions import IsAuthenticated
 
 from auditweb.dumps import api as dumps
+from auditweb.throttles import ByKind
 from sessions_app import api as sessions
 from status_app import api as status
 
@@ -22,7 +23,11 @@ def _route(address: str, view, name: str) -> list[URLPattern]:
 
 
 urlpatterns = [
-    path("schema/", SpectacularAPIView.as_view(permission_classes=[IsAuthenticated]), name="api-schema"),
+    path(
+        "schema/",
+        SpectacularAPIView.as_view(permission_classes=[IsAuthenticated], throttle_classes=[ByKind]),
+        name="api-schema",
+    ),
     path("docs/", login_required(docs), name="api-docs"),
     *_route("dumps/", dumps.Dumps, "api-dump-list"),
     *_route("dumps/<str:id>", dumps.OneDump, "api-dump-detail"),
@@ -30,18 +35,26 @@ urlpatterns = [
     *_route("dumps/<str:id>/finish", dumps.FinishDump, "api-dump-finish"),
     *_route("dumps/<str:id>/cancel", dumps.CancelDump, "api-dump-cancel"),
     *_route("dumps/<str:id>/retry", dumps.RetryDump, "api-dump-retry"),
+    *_route("dumps/<str:id>/reimport", dumps.ReimportDump, "api-dump-reimport"),
+    *_route("dumps/<str:id>/import-anyway", dumps.ImportAnyway, "api-dump-import-anyway"),
+    *_route("dumps/<str:id>/bad-lines/retry", dumps.RetryBadLines, "api-dump-bad-lines-retry"),
     *_route("dumps/<str:id>/bad-lines", dumps.BadLines, "api-dump-bad-lines"),
     *_route("dumps/<str:id>/original", dumps.Original, "api-dump-original"),
     *_route("sessions/", sessions.Sessions, "api-session-list"),
     *_route("sessions/<str:id>/", sessions.OneSession, "api-session-detail"),
     *_route("sessions/<str:id>/timeline", sessions.Timeline, "api-session-timeline"),
+    *_route("sessions/<str:id>/matches", sessions.Matches, "api-session-matches"),
     *_route("sessions/<str:id>/outline", sessions.Outline, "api-session-outline"),
     *_route("sessions/<str:id>/turns", sessions.Turns, "api-session-turns"),
     *_route("sessions/<str:id>/tool-calls", sessions.ToolCalls, "api-session-tool-calls"),
+    *_route("sessions/<str:id>/runs", sessions.Runs, "api-session-runs"),
+    *_route("sessions/<str:id>/tasks", sessions.Tasks, "api-session-tasks"),
+    *_route("sessions/<str:id>/observations", sessions.Observations, "api-session-observations"),
     *_route("sessions/<str:id>/events/<int:seq>", sessions.OneEvent, "api-session-event"),
     *_route("sessions/<str:id>/summary", sessions.SummaryCounters, "api-session-summary"),
     *_route("sessions/<str:id>/summary.txt", sessions.SummaryText, "api-session-summary-text"),
     *_route("sessions/<str:id>/export", sessions.Export, "api-session-export"),
+    *_route("search/", sessions.Search, "api-search"),
     *_route("status/", status.Buses, "api-status-list"),
     *_route("status/<str:id>/", status.OneBus, "api-status-detail"),
     *_route("status/<str:id>/entries", status.Entries, "api-status-entries"),

@@ -1,11 +1,12 @@
 """What a failed request is told: a page for people, one JSON shape for programs, never internals."""
 
+import sqlite3
 import sys
 from typing import Any
 
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.db import OperationalError
-from django.http import HttpResponse, JsonResponse
+from django.http import Http404, HttpResponse, JsonResponse
 from django.template import loader
 from django.views.decorators.csrf import requires_csrf_token
 from rest_framework import exceptions, status
@@ -21,19 +22,35 @@ _SENTENCES = {
     404: ("not_found", "There is nothing here."),
     500: ("server_error", "The server failed. The log of the server says what happened."),
     503: ("unavailable", "The database is busy or away. Try again in a moment."),
+    507: ("storage_full", "The disk of the server is full; nothing of this was stored."),
 }
+# RoomKit raises RoomNotFoundError, and a room's timeline is a session here: its programs look for the same word.
+MISSING = {"not_found": _SENTENCES[404][1], "room_not_found": "There is no such session."}
 
 
 class ApiError(exceptions.APIException):
     """An API error with its own status, code, sentence and machine-readable detail.
 
-    ``raise ApiError(409, "offset", "These bytes come too early.", {"expected": 4096})``
+    ``raise ApiError(409, "offset", "These bytes come too early.", {"expected": 4096})``; *wait*: the seconds of
+    ``Retry-After``.
     """
 
-    def __init__(self, status_code: int, code: str, message: str, detail=None):
+    def __init__(self, status_code: int, code: str, message: str, detail=None, wait: int | None = None):
         super().__init__(message, code)
         self.status_code = status_code
         self.extra = detail
+        self.wait = wait
+
+
+class NotThere(Http404):
+    """A 404 whose *code* says what the address should have led to; one of the keys of ``MISSING``.
+
+    Missing and foreign are the same code and words.
+    """
+
+    def __init__(self, code: str = "not_found"):
+        super().__init__(MISSING[code])
+        self.code = code
 
 
 def handler(exc, context):
@@ -42,8 +59,8 @@ def handler(exc, context):
     ``detail`` is null, or per field the list of what is wrong, or what the error's code promises.
     """
     if isinstance(exc, OperationalError):
-        exc = ApiError(503, *_SENTENCES[503])
-        exc.wait = RETRY_AFTER
+        away = 507 if _is_full(exc) else 503
+        exc = ApiError(away, *_SENTENCES[away], wait=RETRY_AFTER)
     elif isinstance(exc, BadRequest | SuspiciousOperation):
         exc = ApiError(400, "bad_request", str(exc) or _SENTENCES[400][1])
     response = exception_handler(exc, context)
@@ -75,20 +92,29 @@ def not_found(request, exception):
 
 
 def server_error(request):
-    """500, or 503 when the database was locked or away: that is worth a retry."""
-    if not isinstance(sys.exc_info()[1], OperationalError):
+    """500, or 503 when the database was locked or away, 507 when the disk is full: these are worth a retry."""
+    error = sys.exc_info()[1]
+    if not isinstance(error, OperationalError):
         return _page(request, 500)
-    response = _page(request, 503)
+    response = _page(request, 507 if _is_full(error) else 503)
     response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
+
+
+def _is_full(error: OperationalError) -> bool:
+    """Whether the disk of the database is full."""
+    cause = error.__cause__
+    full = getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    return full or getattr(cause, "sqlstate", "") == "53100"
 
 
 def _body(exc, response) -> dict:
     data = response.data
     code: Any
     if response.status_code == 404:
-        # The same words whether it is missing, foreign, or no address at all.
-        code, message, detail = *_SENTENCES[404], None
+        # The same words whether it is missing or foreign.
+        code = getattr(exc, "code", "not_found")
+        message, detail = MISSING[code], None
     elif isinstance(exc, ApiError):
         code, message, detail = exc.get_codes(), str(exc.detail), exc.extra
     elif isinstance(exc, PermissionDenied):

@@ -4,7 +4,7 @@ Keeps for itself what a cursor holds and how NULLs are ordered (last, in both di
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -32,6 +32,9 @@ class BadQuery(BadRequest):
         self.name = name
 
 
+Keep = Callable[[list[int]], Collection[int]]
+
+
 class Page(NamedTuple):
     """Rows of one page, and the cursors of its neighbours (None where there is none)."""
 
@@ -46,14 +49,16 @@ def keyset(
     cursor: str | None = None,
     limit: int = LIMIT,
     fields: Mapping[str, str] | Sequence[str] = (),
+    keep: Keep | None = None,
 ) -> Page:
     """The page of *queryset* that *cursor* names, the first one without a cursor.
 
     *fields*: the names that may be sorted by, or a mapping of such names to columns or annotations; the first is the
     default. *sort*: one of them, ``-`` in front for descending. Rows with equal values go by ``id`` in the same
     direction, rows without a value come last. A page costs the same however deep it lies: where an index
-    ``(…, column, id)`` exists every query is a range of it. Raises BadQuery for an unknown sort or a cursor that this
-    list did not give out.
+    ``(…, column, id)`` exists every query is a range of it. *keep*: a filter that no index knows; it gives those of
+    some keys that belong to the list and is asked about as many as the page takes. Raises BadQuery for an unknown sort
+    or a cursor that this list did not give out.
     """
     columns = dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields or ("id",)}
     sort = sort or next(iter(columns))
@@ -62,7 +67,7 @@ def keyset(
         raise BadQuery("sort", f"sort by one of {', '.join(columns)}, with - in front for descending")
     back, at = _read_cursor(cursor, sort)
     down = sort.startswith("-") != back
-    rows = _rows(queryset.order_by(), column, down, nulls_first=back, at=at, count=limit + 1)
+    rows = _rows(queryset.order_by(), column, down, nulls_first=back, at=at, count=limit + 1, keep=keep)
     more = len(rows) > limit
     rows = rows[:limit]
     if back:
@@ -78,7 +83,7 @@ def keyset(
     )
 
 
-def _rows(queryset, column, down, nulls_first, at, count) -> list:
+def _rows(queryset, column, down, nulls_first, at, count, keep) -> list:
     """Up to *count* rows beyond *at* = (value, id).
 
     One query per stretch (equal value, further values, no value) instead of one with OR: each is a plain range of an
@@ -87,7 +92,7 @@ def _rows(queryset, column, down, nulls_first, at, count) -> list:
     beyond, sign = ("lt", "-") if down else ("gt", "")
     by_id = queryset.order_by(f"{sign}id")
     if column in ("id", "pk"):
-        return list((by_id.filter(**{f"id__{beyond}": at[1]}) if at else by_id)[:count])
+        return _first(by_id.filter(**{f"id__{beyond}": at[1]}) if at else by_id, count, keep)
     by_value = queryset.filter(**{f"{column}__isnull": False}).order_by(f"{sign}{column}", f"{sign}id")
     nulls = by_id.filter(**{f"{column}__isnull": True}) if _nullable(queryset, column) else queryset.none()
     if at is None:
@@ -106,12 +111,34 @@ def _rows(queryset, column, down, nulls_first, at, count) -> list:
     rows: list = []
     for stretch in stretches:
         if len(rows) < count:
-            rows += stretch[: count - len(rows)]
+            rows += _first(stretch, count - len(rows), keep)
     return rows
 
 
+def _first(rows: QuerySet, count: int, keep: Keep | None) -> list:
+    """The first *count* of *rows* that *keep* keeps. Until then only keys are read: an index has them."""
+    if keep is None:
+        return list(rows[:count])
+    found: list[int] = []
+    start, size = 0, 4 * count
+    while len(found) < count:
+        keys = list(rows.values_list("pk", flat=True)[start : start + size])
+        kept = keep(keys)
+        found += [pk for pk in keys if pk in kept]
+        if len(keys) < size:
+            break
+        start += size
+        size = min(2 * size, 20_000)
+    found = found[:count]
+    by_pk = rows.model._default_manager.in_bulk(found)
+    return [by_pk[pk] for pk in found if pk in by_pk]
+
+
 def _nullable(queryset, column: str) -> bool:
-    return column in queryset.query.annotations or queryset.model._meta.get_field(column).null
+    if column in queryset.query.annotations:
+        return True
+    field = queryset.model._meta.get_field(column)
+    return getattr(field, "output_field", field).null  # a generated column says of its result whether it may be NULL
 
 
 def _cursor(sort: str, back: bool, column: str, row: Any) -> str:

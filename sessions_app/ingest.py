@@ -14,8 +14,8 @@ from auditweb.dumps.models import Dump
 from auditweb.dumps.sinks import Placed
 from auditweb.formats.clock import Clock, parse_time
 from auditweb.formats.record import Record
-from auditweb.log import entry_id, id_range
-from sessions_app import projection
+from auditweb.log import id_range
+from sessions_app import fulltext, projection
 from sessions_app.models import EVENT_COLUMNS, Event, Session
 from sessions_app.summary import FORMAT_OF
 from status_app.ingest import bus_of
@@ -39,26 +39,27 @@ class SessionSink:
         rows: dict[int, list[tuple]] = {}  # session → its new events
         own: list[tuple] = []  # events for the session in state["session"]
         named = _named_sessions(dump, batch)
+        dump_id = dump.pk
         for placed in batch:
             record = placed.record
             if record.session and not dump.session_key:
-                rows.setdefault(_named(dump, record.session, named), []).append(_row(dump, placed))
+                rows.setdefault(_named(dump, record.session, named), []).append(_row(dump_id, placed))
                 continue
             if record.format == "roomkit_status":
-                own.append(_row(dump, placed))
+                own.append(_row(dump_id, placed))
             elif "session" not in state:
                 # Its transaction appends the status lines before it first: those of this batch are in own already.
                 own = _earlier_posts(dump, before=batch[0].line) + own
                 state["session"] = _open(dump, *_own(dump, 1)).pk
                 state["run"] = 1
-                own.append(_row(dump, placed))
+                own.append(_row(dump_id, placed))
             else:
                 if record.opens and not dump.session_key and _long_silence(record, state):
                     rows.setdefault(state["session"], []).extend(own)
                     own = []
                     state["run"] += 1
                     state["session"] = _open(dump, *_own(dump, state["run"])).pk
-                own.append(_row(dump, placed))
+                own.append(_row(dump_id, placed))
             if record.ts_us is not None:
                 state["aware" if record.ts_aware else "naive"] = record.ts_us
         if "session" in state and own:
@@ -70,6 +71,7 @@ class SessionSink:
         """Store lines that could not be read before, each in the session of its neighbours; how many events."""
         rows: dict[int, list[tuple]] = {}
         named = _named_sessions(dump, batch)
+        dump_id = dump.pk
         for placed in batch:
             record = placed.record
             if record.session and not dump.session_key:
@@ -78,7 +80,7 @@ class SessionSink:
                 continue
             else:
                 pk = _session_around(dump, placed.line)
-            rows.setdefault(pk, []).append(_row(dump, placed))
+            rows.setdefault(pk, []).append(_row(dump_id, placed))
         created = sum(_append(pk, rows[pk], dump) for pk in sorted(rows))
         self.settle(dump)
         return created
@@ -111,6 +113,7 @@ class SessionSink:
     def forget(self, dump: Dump, keep: bool = False) -> None:
         """Remove the events of *dump*. *keep*: sessions stay, empty, because the dump is imported again."""
         for session in _locked(dump):
+            fulltext.remove(session, session.events.filter(dump=dump))
             session.events.filter(dump=dump).delete()
             if keep:
                 projection.rebuild(session)
@@ -197,22 +200,23 @@ def _append(session_id: int, rows: list[tuple], dump: Dump) -> int:
     if not rows:
         return 0
     session = Session.objects.select_for_update(no_key=True).get(pk=session_id)
-    first = log.append(session, Event, EVENT_COLUMNS, rows)
-    base = entry_id(session.pk, first)
-    projection.project(session, [(base + i, *row) for i, row in enumerate(rows)], {dump.pk: dump.stamp})
+    before = fulltext.face(session) if session.last_seq else None
+    events = log.append(session, Event, EVENT_COLUMNS, rows)
+    projection.project(session, events, {dump.pk: dump.stamp})
+    fulltext.add(session, events, before)
     if session.status_bus_id is None and any(row[_KIND] == "status" for row in rows):
         session.status_bus = bus_of(dump)
         session.save(update_fields=["status_bus"])
     return len(rows)
 
 
-def _row(dump: Dump, placed: Placed) -> tuple:
+def _row(dump_id: int, placed: Placed) -> tuple:
     """A record as values for EVENT_COLUMNS."""
     r = placed.record
     text = _post_text(r.action, r.text) if r.format == "roomkit_status" else r.text
     return (
         r.ts_text, placed.at_us, placed.sort_us, placed.quality, r.kind, r.lane, r.role, r.agent, r.tool, r.status,
-        r.duration_ms, text, r.visibility, r.ref, r.severity, r.extra, r.cut, " ".join(r.flags), dump.pk, placed.line,
+        r.duration_ms, text, r.visibility, r.ref, r.severity, r.extra, r.cut, " ".join(r.flags), dump_id, placed.line,
     )  # fmt: skip
 
 
@@ -248,6 +252,7 @@ def _earlier_posts(dump: Dump, before: int) -> list[tuple]:
 def delete(session: Session) -> None:
     """Remove a session with all that hangs on it; whoever watches it hears that it is gone."""
     span = id_range(session.pk)
+    fulltext.remove(session)
     Event.objects.filter(id__range=span).delete()
     projection.forget(session.pk)
     log.announce(session)

@@ -24,6 +24,8 @@ PLACE_BYTES = 2**20
 SECONDS = 3600
 SMALL = 500  # events; up to here building is as fast as remembering
 
+ATTEMPT, OPEN = "→", "?"  # in the state of an attempt: that it is one, and that it has no outcome
+
 _SEQ = (1 << SEQ_BITS) - 1
 
 
@@ -61,8 +63,8 @@ def build(session: Session) -> bytes:
     ``columns``: ``seq`` and ``at_ms`` as differences to the value before (null: unknown, and no value before),
     ``lane``, ``agent``, ``state`` as indexes into the lists (null: none), ``duration_ms`` whole (null: unknown).
     ``at_ms`` counts from ``start`` to when a thing began: the stamp of a call that was recorded at its end is moved
-    back by its duration; an attempt lasts until its outcome, which has no bar of its own. ``start`` and ``end`` (ISO
-    UTC or null) enclose all bars.
+    back by its duration. An attempt lasts until its outcome, which has no bar of its own, and its state is "→ " with
+    what it came to: "→ ?" without an outcome. ``start`` and ``end`` (ISO UTC or null) enclose all bars.
     """
     first, last = id_range(session.pk, upto=session.last_seq)
     table = connection.ops.quote_name(Event._meta.db_table)
@@ -115,19 +117,32 @@ def build(session: Session) -> bytes:
 
 
 def _join_calls(first: int, last: int, ids: list, starts: list, states: list, durations: list) -> None:
-    """Draw calls of two lines as one bar, from attempt to outcome, with the state that they came to."""
+    """Draw calls of two lines as one bar, from attempt to outcome, with the state that they came to.
+
+    The arrow keeps an attempt apart from its outcome, so that a failed call is one failure.
+    """
     place = {pk: i for i, pk in enumerate(ids)}
+    attempts = ToolStep.objects.filter(id__range=(first, last), stage="attempt").values_list("id", flat=True)
+    for pk in attempts:
+        if pk in place:
+            states[place[pk]] = f"{ATTEMPT} {OPEN}"
     paired = ToolCall.objects.filter(id__range=(first, last), stamp="both")
     for pk, status, started, ended in paired.values_list("id", "status", "started_us", "ended_us"):
         i = place.get(pk)
         if i is not None:
-            states[i] = status
-            if started is not None and ended is not None and ended >= started:
-                durations[i] = (ended - started) / 1000
+            states[i] = f"{ATTEMPT} {status}"
+            durations[i] = between(started, ended)
     outcomes = ToolStep.objects.filter(id__range=(first, last), stage="result").exclude(call=F("id"))
     for pk in outcomes.values_list("id", flat=True):
         if pk in place:
             durations[place[pk]] = None
+
+
+def between(started_us: int | None, ended_us: int | None) -> float | None:
+    """Milliseconds from the attempt of a call to its outcome; None when a time is unknown or they are out of order."""
+    if started_us is None or ended_us is None or ended_us < started_us:
+        return None
+    return (ended_us - started_us) / 1000
 
 
 def _differences(ids: list[int]) -> list[int]:

@@ -17,6 +17,7 @@ from django.db import transaction
 from auditweb import log
 from auditweb.dumps.models import Dump
 from auditweb.log import entry_id, id_range, seq_of, tally
+from sessions_app import fulltext
 from sessions_app.chains import STAGES, Chains, key_of
 from sessions_app.models import EVENT_COLUMNS, AgentRun, Event, Observation, Session, Task, ToolCall, ToolStep, Turn
 
@@ -376,6 +377,7 @@ def rebuild(session: Session) -> Session:
     """Derive everything of *session* again from its log and raise its revision."""
     with transaction.atomic():
         session = Session.objects.select_for_update(no_key=True).get(pk=session.pk)
+        before = fulltext.face(session) if session.last_seq else None
         forget(session.pk)
         for name, empty in COUNTERS.items():
             setattr(session, name, empty() if callable(empty) else empty)
@@ -384,6 +386,8 @@ def rebuild(session: Session) -> Session:
         stamps = dict(session.dumps.values_list("pk", "stamp"))
         for part in _in_display_order(session):
             project(session, part, stamps)
+        if before is not None:
+            fulltext.refresh(session, before)
         log.announce(session)
     return session
 

@@ -7,7 +7,8 @@ a run belongs to is therefore found when it is asked for, from the ids of all ru
 from auditweb.formats.agent_framework import caller_missing, parent_of
 from auditweb.log import id_range
 from auditweb.pages import iso
-from sessions_app.models import AgentRun, Observation, Session, Task
+from sessions_app import calls
+from sessions_app.models import AgentRun, Event, Observation, Session, Task
 
 MAX_RUNS = 20_000  # in one tree; a session of more is cut there and says so
 
@@ -38,7 +39,7 @@ def tree(session: Session) -> dict:
             ghost = above if isinstance(above, str) else None
     rows: list[dict] = []
     # Depth by an own stack: a hand-made id may have any number of dots.
-    stack = [(one, None, 0) for one in reversed(_in_time(children.get(None, []), children))]
+    stack: list[tuple] = [(one, None, 0) for one in reversed(_in_time(children.get(None, []), children))]
     while stack:
         one, parent, depth = stack.pop()
         key = one if isinstance(one, str) else one.id
@@ -86,22 +87,36 @@ def tasks(session: Session, status: str = "") -> list[dict]:
     latest: dict[str, Task] = {}
     for task in Task.objects.filter(id__range=id_range(session.pk)).order_by("id"):
         latest[task.task_id] = task
+    shown = [task for task in latest.values() if not status or task.status == status]
+    extras = _extras([task.id for task in shown])
     return [
         {
             "id": task.task_id,
             "title": task.title,
+            "description": extras[task.id].get("description", ""),
             "status": task.status,
             "assigned_to": task.assigned_to or None,
             "created_at": iso(task.created_us),
+            "metadata": extras[task.id].get("metadata", {}),
             "seq": task.seq,
         }
-        for task in latest.values()
-        if not status or task.status == status
+        for task in shown
     ]
+
+
+def _extras(ids: list[int]) -> dict[int, dict]:
+    """What has no column of the events with these keys, each part as the JSON that it was."""
+    found: dict[int, dict] = {pk: {} for pk in ids}
+    for start in range(0, len(ids), 500):  # parameters of one statement; SQLite before 3.32 takes 999
+        rows = Event.objects.filter(pk__in=ids[start : start + 500]).values_list("id", "extra")
+        found.update((pk, calls.extra_parts(extra)) for pk, extra in rows)
+    return found
 
 
 def observations(session: Session) -> list[dict]:
     """What channels noticed in *session* as RoomKit's ``list_observations`` gives it, oldest first."""
+    found = list(Observation.objects.filter(id__range=id_range(session.pk)).order_by("id"))
+    extras = _extras([seen.id for seen in found])
     return [
         {
             "channel_id": seen.channel,
@@ -109,7 +124,8 @@ def observations(session: Session) -> list[dict]:
             "category": seen.category,
             "confidence": seen.confidence,
             "created_at": iso(seen.created_us),
+            "metadata": extras[seen.id].get("metadata", {}),
             "seq": seen.seq,
         }
-        for seen in Observation.objects.filter(id__range=id_range(session.pk)).order_by("id")
+        for seen in found
     ]

@@ -38,6 +38,13 @@ def counters(session: Session) -> dict:
         "interruptions": session.interruptions,
         "errors": session.errors,
         "status_entries": session.status_count,
+        "severities": dict(sorted(session.severities.items())),
+        "runs": session.run_count,
+        "denials": session.denials,
+        "loops": session.loops,
+        "memory": session.memory_count,
+        "tasks": session.task_count,
+        "observations": session.observation_count,
         "duration_s": session.duration_s,
     }
 

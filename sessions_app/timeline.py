@@ -5,11 +5,8 @@ the database into JSON without model instances (a page of 200: 0.6 ms so, 4.5 ms
 """
 
 import base64
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,7 +17,7 @@ from auditweb.dumps import store
 from auditweb.dumps.models import Dump
 from auditweb.log import SEQ_BITS, entry_id, id_range
 from auditweb.pages import BadQuery, Params, iso
-from sessions_app import calls, membership
+from sessions_app import calls, fulltext, membership, terms
 from sessions_app.models import Event, Session
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
@@ -95,24 +92,33 @@ class Query:
 def page(session: Session, query: Query | None = None) -> dict:
     """``{entries, last_seq, revision, total, more}``: rows of *session*, oldest first unless ordered by time.
 
-    ``more`` says whether rows lie beyond this page in its direction; ``total`` counts all rows of the session, null
+    ``q`` is a search as ``terms.parse`` reads it. ``more`` says whether rows lie beyond this page in its direction; ``total`` counts all rows of the session, null
     when a filter is on (counting would read them all).
     """
     query = query or Query()
     where, values = _conditions(session, query)
     span = id_range(session.pk, upto=session.last_seq)
+    words = terms.parse(query.q) if query.q else None
     if query.seqs is not None:
         entries = _by_seqs(session.pk, query.seqs, where, values)
+        if words:
+            matches = set(matching(session, query))
+            entries = [r for r in entries if r["seq"] in matches]
         if query.order == "time":
             places = _places([entry_id(session.pk, r["seq"]) for r in entries])
             entries.sort(key=lambda r: places[entry_id(session.pk, r["seq"])])
         more = False
     elif query.order == "time":
-        found = _ids_by_time(span, where, values, query.limit + 1, query.offset, query.newest_first)
-        more = len(found) > query.limit
-        found = found[: query.limit][:: -1 if query.newest_first else 1]
-        by_seq = {r["seq"]: r for r in _by_seqs(session.pk, sorted(found), "", [])}
-        entries = [by_seq[seq] for seq in found if seq in by_seq]
+        if words:
+            matches = set(matching(session, query))
+            ordered = _ids_by_time(span, where, values, MAX_SEQ, 0, query.newest_first)
+            seqs = [seq for seq in ordered if seq in matches][query.offset : query.offset + query.limit + 1]
+        else:
+            seqs = _ids_by_time(span, where, values, query.limit + 1, query.offset, query.newest_first)
+        more = len(seqs) > query.limit
+        seqs = seqs[: query.limit][:: -1 if query.newest_first else 1]
+        by_seq = {r["seq"]: r for r in _by_seqs(session.pk, sorted(seqs), "", [])}
+        entries = [by_seq[seq] for seq in seqs if seq in by_seq]
     else:
         cursor = query.after_index is not None or query.before_index is not None
         backwards = query.before_index is not None or (query.newest_first and not cursor)
@@ -128,13 +134,20 @@ def page(session: Session, query: Query | None = None) -> dict:
             last -= query.offset  # no hole in the numbers: an offset is a cursor
         else:
             first += query.offset
-        tuples = _select(
-            f"WHERE id BETWEEN %s AND %s {where} ORDER BY id {'DESC' if backwards else ''} LIMIT %s OFFSET %s",
-            [first, last, *values, query.limit + 1, offset],
-        )
-        more = len(tuples) > query.limit
-        tuples = tuples[: query.limit]
-        entries = _rows(session.pk, tuples[::-1] if backwards else tuples)
+        count = query.limit + 1
+        if words:
+            passing = _passing(where, values)
+            hits = fulltext.in_session(session, words, offset + count, (first, last), backwards, passing)[offset:]
+            more = len(hits) > query.limit
+            entries = _by_seqs(session.pk, sorted(pk & MAX_SEQ for pk in hits[: query.limit]), "", [])
+        else:
+            tuples = _select(
+                f"WHERE id BETWEEN %s AND %s {where} ORDER BY id {'DESC' if backwards else ''} LIMIT %s OFFSET %s",
+                [first, last, *values, count, offset],
+            )
+            more = len(tuples) > query.limit
+            tuples = tuples[: query.limit]
+            entries = _rows(session.pk, tuples[::-1] if backwards else tuples)
     return {
         "entries": entries,
         "last_seq": session.last_seq,
@@ -202,36 +215,36 @@ def _conditions(session: Session, query: Query) -> tuple[str, list]:
     if query.visibility:
         parts.append("AND visibility = %s")
         values.append(query.visibility)
-    if query.q:
-        likes, patterns = zip(*(_contains(column, q) for column, q in _places_to_look(query.q)), strict=True)
-        parts.append(f"AND ({' OR '.join(likes)})")
-        values += patterns
     return " ".join(parts), values
 
 
-def _places_to_look(q: str) -> Iterator[tuple[str, str]]:
-    for column in ("text", "tool", "agent", "kind"):
-        yield column, q
-    yield "extra", json.dumps(q)[1:-1]  # arguments and metadata, kept there as ASCII JSON
-
-
-def _contains(column: str, q: str) -> tuple[str, str]:
-    """SQL for "contains, whatever the case", and its value; nothing in *q* is a pattern."""
-    if connection.vendor == "sqlite" and not q.isascii():
-        return f"{column} REGEXP %s", f"(?i){re.escape(q)}"  # LIKE folds the case of ASCII only
-    like = "LIKE"
-    if connection.vendor == "postgresql":
-        like = 'COLLATE "und-x-icu" ILIKE' if not q.isascii() and _has_icu() else "ILIKE"
-    escaped = re.sub(r"([\\%_])", r"\\\1", q)
-    return f"{column} {like} %s ESCAPE '\\'", f"%{escaped}%"
-
-
-@lru_cache(maxsize=1)
-def _has_icu() -> bool:
-    """Whether PostgreSQL can fold the case of any script by itself: a database with the locale C folds ASCII only."""
+def matching(session: Session, query: Query) -> list[int]:
+    """The seqs of all rows of *session* that pass the filters and have the words of *query*, ascending."""
+    where, values = _conditions(session, query)
+    if query.q:
+        return [pk & MAX_SEQ for pk in fulltext.within(session, terms.parse(query.q), _passing(where, values))]
     with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'")
-        return cursor.fetchone() is not None
+        span = id_range(session.pk, upto=session.last_seq)
+        cursor.execute(f"SELECT id FROM {_EVENTS} WHERE id BETWEEN %s AND %s {where} ORDER BY id", [*span, *values])  # noqa: S608
+        return [pk & MAX_SEQ for (pk,) in cursor.fetchall()]
+
+
+def _passing(where: str, values: list) -> Callable[[list[int]], set[int]] | None:
+    """Which of some keys pass the filters, as a function; None when there are none."""
+    if not where:
+        return None
+
+    def passing(keys: list[int]) -> set[int]:
+        found = set()
+        for start in range(0, len(keys), _IDS):
+            some = keys[start : start + _IDS]
+            marks = ", ".join(["%s"] * len(some))
+            with connection.cursor() as cursor:
+                cursor.execute(f"SELECT id FROM {_EVENTS} WHERE id IN ({marks}) {where}", [*some, *values])  # noqa: S608
+                found.update(pk for (pk,) in cursor.fetchall())
+        return found
+
+    return passing
 
 
 def _select(tail: str, values: Sequence) -> list[tuple]:
@@ -285,6 +298,7 @@ def _rows(session_pk: int, tuples: list[tuple]) -> list[Row]:
     base = entry_id(session_pk, 0)
     keys = [membership.Key(t[0], t[4], t[5], t[18], t[19], t[15], t[16]) for t in tuples]
     dumps = _dump_ids({t[15] for t in tuples})
+    depths = _chain_depths([t[0] for t in tuples if t[12]])
     rows = []
     for event, (turn, call, run) in zip(tuples, membership.of(session_pk, keys), strict=True):
         (
@@ -315,12 +329,26 @@ def _rows(session_pk: int, tuples: list[tuple]) -> list[Row]:
                 "call": call,
                 "run": run,
                 "visibility": visibility,
+                "depth": depths.get(pk, 0),
                 "dump": dumps.get(dump),
                 "line": line,
                 "flags": flag_list,
             }
         )
     return rows
+
+
+def _chain_depths(pks: list[int]) -> dict[int, int]:
+    """How many answers led to each event of a room's timeline: only their lines tell it, and all of them have a
+    visibility, so other sessions pay nothing."""
+    depths: dict[int, int] = {}
+    for start in range(0, len(pks), _IDS):
+        found = Event.objects.filter(pk__in=pks[start : start + _IDS], extra__contains='"chain_depth"')
+        for pk, extra in found.values_list("pk", "extra"):
+            depth = msgspec.json.decode(calls.extra_parts(extra).get("chain_depth", b"0"))
+            if depth.__class__ is int and 0 < depth < 1000:
+                depths[pk] = depth
+    return depths
 
 
 def _dump_ids(pks: set[int]) -> dict[int, str]:

@@ -2,10 +2,17 @@
 
 from django.urls import path
 
-from sessions_app import views
+from auditweb.throttles import searching
+from sessions_app import part_views, views
 
 urlpatterns = [
-    path("", views.session_list, name="session-list"),
+    path("", searching(views.session_list), name="session-list"),
+    path("demo/load/", views.demo_load, name="demo-load"),
+    path("demo/remove/", views.demo_remove, name="demo-remove"),
+    path("search/", searching(views.search_events), name="search"),
     path("sessions/<slug:public_id>/", views.session_detail, name="session-detail"),
+    path("sessions/<slug:public_id>/runs/", part_views.session_runs, name="session-runs"),
+    path("sessions/<slug:public_id>/tools/", part_views.session_tools, name="session-tools"),
+    path("sessions/<slug:public_id>/records/", part_views.session_records, name="session-records"),
     path("sessions/<slug:public_id>/events/<int:seq>/", views.session_event, name="session-event"),
 ]

@@ -7,7 +7,19 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 
 from auditweb import pages
-from auditweb.api import PAGING, TEAM, ApiView, Error, found, json_answer, page_answer, page_of, parameters, stream
+from auditweb.api import (
+    PAGING,
+    TEAM,
+    ApiView,
+    Error,
+    found,
+    json_answer,
+    page_answer,
+    page_of,
+    parameters,
+    sorting,
+    stream,
+)
 from auditweb.log import SEQ_BITS
 from auditweb.pages import BadQuery, iso
 from auditweb.teams import access, audit
@@ -104,7 +116,7 @@ class BusView(ApiView):
 class Buses(ApiView):
     @extend_schema(
         operation_id="status_list",
-        parameters=[*PAGING, *TEAM, *parameters(q="part of the name")],
+        parameters=[*PAGING, *sorting(SORTS), *TEAM, *parameters(q="part of the name")],
         responses={200: page_of(BusBody), 400: Error},
     )
     def get(self, request):
@@ -167,7 +179,7 @@ class RecentEntries(BusView):
 class RecentText(BusView):
     @extend_schema(
         operation_id="status_recent_text",
-        parameters=parameters(n="int: entries, 1 to 500 (10)", style=f"{', '.join(RECENT_STYLES)} (auto)"),
+        parameters=parameters(n="int: entries, 1 to 500 (10)", style=(RECENT_STYLES, "(auto)")),
         responses={(200, "text/plain"): OpenApiTypes.STR, 400: Error, 404: Error},
     )
     def get(self, request, id):
@@ -181,7 +193,7 @@ class RecentText(BusView):
 class SummaryText(BusView):
     @extend_schema(
         operation_id="status_summary_text",
-        parameters=parameters(style=f"{', '.join(STYLES)} (upstream)"),
+        parameters=parameters(style=(STYLES, "(upstream)")),
         responses={(200, "text/plain"): OpenApiTypes.STR, 400: Error, 404: Error},
     )
     def get(self, request, id):

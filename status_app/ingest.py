@@ -31,10 +31,21 @@ class StatusSink:
         _count(bus, [(p.record.status, p.record.agent, p.at_us) for p in posts])
         return 0
 
+    def late(self, dump: Dump, batch: list[Placed]) -> int:
+        self.store(dump, batch, {})
+        return 0
+
     def retime(self, dump: Dump) -> None:
         for bus in _locked(dump):
             log.update_many(StatusEntry, ["at_us", "sort_us", "ts_quality"], _placed_again(bus, dump))
             recount(bus)
+
+    def settle(self, dump: Dump) -> None:
+        """Their order changes nothing that is counted; a bus that a new import left empty goes."""
+        for bus in _locked(dump):
+            if bus.entry_count == 0:
+                log.announce(bus)
+                bus.delete()
 
     def finish(self, dump: Dump) -> None:
         from auditweb.celery import send
@@ -43,11 +54,12 @@ class StatusSink:
         for bus in dump.status_buses.all():
             send(summarize, bus.pk)
 
-    def forget(self, dump: Dump) -> None:
+    def forget(self, dump: Dump, keep: bool = False) -> None:
         for bus in _locked(dump):
             bus.entries.filter(dump=dump).delete()
-            bus.dumps.remove(dump)
-            if bus.entries.exists():
+            if not keep:
+                bus.dumps.remove(dump)
+            if keep or bus.entries.exists():
                 recount(bus)
             else:
                 log.announce(bus)
@@ -108,8 +120,11 @@ def _placed_again(bus: StatusBus, dump: Dump) -> Iterator[tuple[int | None, int,
     Read from its lines: the place of a post also depends on the lines before it that are no posts.
     """
     posts = (p for p in raw.placed(dump) if p.record.format == "roomkit_status")
-    rows = bus.entries.filter(dump=dump).order_by("line", "id").values_list("line", "id").iterator(ROWS)
-    for (line, pk), post in zip(rows, posts, strict=False):  # an import may have stopped early
-        if post.line != line:
+    post = next(posts, None)
+    for line, pk in bus.entries.filter(dump=dump).order_by("line", "id").values_list("line", "id").iterator(ROWS):
+        while post is not None and post.line < line:  # it waits in the quarantine, where nothing could read it
+            post = next(posts, None)
+        if post is None or post.line != line:
             raise LookupError(f"line {line:,} was a post and is none now")
         yield post.at_us, post.sort_us, post.quality, pk
+        post = next(posts, None)

@@ -15,7 +15,7 @@ from django.test import AsyncClient
 from auditweb.dumps import store
 from auditweb.dumps.models import Dump
 from auditweb.teams.models import AuditRecord
-from sessions_app import export, timeline
+from sessions_app import export, fulltext, timeline
 from sessions_app.api import (
     CallBody,
     EventDetail,
@@ -86,8 +86,8 @@ def many(team, other_team):
         "e": {"first_us": 90 * hour, "last_us": 99 * hour, "vision_count": 2, "status_count": 1},
     }
     for name, columns in rows.items():
-        Session.objects.create(team=team, key=name, title=name, **columns)
-    Session.objects.create(team=other_team, key="z", title="z", opening="Book a table")
+        fulltext.refresh(Session.objects.create(team=team, key=name, title=name, **columns), None)
+    fulltext.refresh(Session.objects.create(team=other_team, key="z", title="z", opening="Book a table"), None)
 
 
 @pytest.mark.parametrize(

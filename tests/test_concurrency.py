@@ -277,7 +277,7 @@ def test_bytes_for_a_dump_that_was_deleted_are_refused_as_for_a_missing_one(team
         lambda: store.append_bytes(dump, 0, b"{}\n"),
         lambda: store.finish(dump),
         lambda: jobs.delete(dump),
-        lambda: jobs.tell_zone(dump, "UTC"),
+        lambda: jobs.tell(dump, "UTC"),
     ):
         with pytest.raises(store.Gone):
             call()
@@ -569,7 +569,7 @@ def test_a_log_that_vanishes_between_finding_and_locking_it_is_made_again(model,
 def test_a_session_whose_first_log_of_posts_is_deleted_points_to_the_one_that_is_left(team):
     first, _ = upload(team, said(20), "one.jsonl", session_key="shared")
     jobs.run(first.pk)
-    second, _ = upload(team, said(25), "two.jsonl", session_key="shared")
+    second, _ = upload(team, said(25, "there"), "two.jsonl", session_key="shared")
     jobs.run(second.pk)
     assert Session.objects.get().status_bus == first.status_buses.get()
     jobs.delete(first)
@@ -618,15 +618,15 @@ def test_a_zone_told_before_within_or_after_the_import_gives_the_same_times(name
 
     after, _ = upload(team, data)
     assert jobs.run(after.pk)
-    jobs.tell_zone(after, "Asia/Tokyo")
-    jobs.tell_zone(after, "America/Toronto")
+    jobs.tell(after, "Asia/Tokyo")
+    jobs.tell(after, "America/Toronto")
     assert snapshot(team) == expected
     jobs.delete(after)
 
     monkeypatch.setattr(jobs, "BATCH", 5)
     within, _ = upload(team, data, zone="Asia/Tokyo")
     jobs.run(within.pk, progress=lambda d: jobs.cancel(d))
-    jobs.tell_zone(within, "America/Toronto")
+    jobs.tell(within, "America/Toronto")
     assert jobs.retry(within)
     assert jobs.run(within.pk)
     assert snapshot(team) == expected
@@ -639,7 +639,7 @@ def test_a_zone_is_not_changed_under_a_running_import(team, monkeypatch):
 
     def tell(d):
         with pytest.raises(store.Refused, match="being imported"):
-            in_thread(lambda: jobs.tell_zone(Dump.objects.get(pk=d.pk), "Asia/Tokyo"))
+            in_thread(lambda: jobs.tell(Dump.objects.get(pk=d.pk), "Asia/Tokyo"))
         refused.append(d.lines)
 
     assert jobs.run(dump.pk, progress=tell)

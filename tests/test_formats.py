@@ -3,12 +3,12 @@
 import json
 import math
 from collections import Counter
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import fields
 
 from auditweb import formats
 from auditweb.formats import FLAGS, LANES, BadLine, Number, Record, decode, is_blank, peek, read_line, sniff
@@ -16,6 +16,7 @@ from auditweb.formats import FLAGS, LANES, BadLine, Number, Record, decode, is_b
 SAMPLES = Path(__file__).parent / "samples"
 MANIFEST = json.loads((SAMPLES / "manifest.json").read_text())
 FILES = {f["path"]: f for f in MANIFEST["files"]}
+NAMES = {name for name, _, _ in formats.FORMATS} - {"unknown"}
 ROOMKIT = [f for f in FILES.values() if f["path"].startswith("roomkit_")]
 DIRTY = [
     f
@@ -77,6 +78,12 @@ def read(path):
         else:
             records += found
     return records, bad, blank
+
+
+def lines_by_format(path):
+    """How many lines of a sample each format reads; one line may become several records."""
+    found = (outcome(read_line, raw, number == 1) for number, raw in enumerate(physical_lines(path), 1))
+    return tally(records[0].format for records in found if isinstance(records, list))
 
 
 def one(obj, **changes):
@@ -158,15 +165,16 @@ def test_status_lines_count_as_the_manifest_says(sample):
 @pytest.mark.parametrize("sample", DIRTY, ids=lambda f: f["path"])
 def test_every_damaged_line_is_reported_with_its_number(sample):
     reading = sample["reading"]
-    records, bad, blank = read(sample["path"])
+    _, bad, blank = read(sample["path"])
     latin_1 = [note["line"] for note in reading["tolerable_lines"] if "invalid utf-8" in note["what"]]
     assert sorted(bad) == sorted([line["line"] for line in reading["malformed_lines"]] + latin_1)
     assert blank == reading["blank_lines"]
-    assert len(records) == reading["records"] - len(latin_1)
-    ours = {kind: n for kind, n in reading["records_by_kind"].items() if kind.startswith("roomkit_")}
+    lines = lines_by_format(sample["path"])
+    assert sum(lines.values()) == reading["records"] - len(latin_1)
+    ours = {kind: n for kind, n in reading["records_by_kind"].items() if kind in NAMES}
     if latin_1:
         ours["roomkit_session"] -= len(latin_1)
-    assert tally(r.format for r in records if r.format != "unknown") == ours
+    assert {name: n for name, n in lines.items() if name != "unknown"} == ours
 
 
 @pytest.mark.parametrize(
@@ -328,9 +336,7 @@ def test_the_formats_are_told_apart_by_their_keys():
 
 
 def test_an_unknown_object_is_kept_whole():
-    record = one(
-        {"event_type": "skill_used", "timestamp": "2026-04-07T13:05:11Z", "agent_id": "a", "n": [1, {"x": None}]}
-    )
+    record = one({"event": "skill_used", "timestamp": "2026-04-07T13:05:11Z", "agent_id": "a", "n": [1, {"x": None}]})
     assert (record.format, record.kind, record.lane, record.agent) == ("unknown", "skill_used", "other", "a")
     assert (record.ts_us, record.ts_aware) == (1775567111000000, True)
     assert json.loads(record.extra) == {"n": [1, {"x": None}]}
@@ -578,6 +584,9 @@ def test_a_line_over_the_limit_of_bytes_is_refused():
 
 # Any bytes
 
+NAMED = ("kind", "role", "agent", "tool", "action", "status", "visibility", "channel", "participant", "ts_text")
+NAMED += ("session", "ref", "severity")
+
 
 def assert_storable(record):
     """What both databases, JSON and UTF-8 ask of a Record."""
@@ -585,7 +594,7 @@ def assert_storable(record):
         value = getattr(record, field.name)
         if isinstance(value, str):
             assert "\0" not in value.encode().decode()
-    for name in ("kind", "role", "agent", "tool", "action", "status", "channel", "participant", "ts_text"):
+    for name in NAMED:
         assert len(getattr(record, name)) <= 200
     assert record.lane in LANES
     assert set(record.flags) <= FLAGS.keys()
@@ -700,8 +709,6 @@ def test_extra_loses_nothing_that_python_writes(metadata):
         ("dirty/session.jsonl.gz", "This is a gzip archive; unpack it first"),
         ("dirty/three_files.zip", "This is a zip archive; unpack it first"),
         ("dirty/utf16le.jsonl", "The file is UTF-16"),
-        ("dirty/array.json", "The file is one JSON array"),
-        ("dirty/pretty_printed.json", "The file spreads one JSON object over several lines"),
     ],
 )
 def test_a_file_that_is_no_dump_is_refused_with_advice(path, expected):
@@ -744,11 +751,6 @@ def test_what_may_become_json_lines_is_not_refused(head):
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
-        (b'[{"a": 1}, {"a": 2}]', "The file is one JSON array"),
-        (b'[\n{"a": 1}\n]\n', "The file is one JSON array"),
-        (b"[]", "The file is one JSON array"),
-        (b'{ "a": 1,\n  "b": 2 }\n{ "a": 1,\n  "b": 2 }\n', "The file spreads one JSON object over several lines"),
-        (b'{\n  "a": [\n' + b"    1,\n" * 20_000, "The file spreads one JSON object over several lines"),
         ('{"a": 1}\n'.encode("utf-16-be") * 20, "The file is UTF-16"),
         (b"<?xml version='1.0'?><a/>", "This is XML"),
         (b"a;b\n1;2\n3;4\n", "This looks like a table (CSV)"),

@@ -63,7 +63,9 @@ def for_all(status, method="get"):
     return Row(method, status, status, status, status, status, status)
 
 
-TELLING = {"dump-list", "session-list", "api-dump-list", "api-session-list", "dump-detail", "session-detail"}
+TELLING = {"dump-list", "session-list", "api-dump-list", "api-session-list", "dump-detail"} | {
+    "session-detail", "session-runs", "session-tools", "session-records",
+}  # fmt: skip
 NEW_DUMP = {"name": "x.jsonl", "size": 3, "team": OURS}
 BOTH_KEYS = {"read_key": 200, "ingest_key": 200}
 ROWS: dict[str, list[Row]] = {
@@ -89,6 +91,9 @@ ROWS: dict[str, list[Row]] = {
     "dump-list": [page(stranger=200), page(data={"team": OURS})],
     "dump-detail": [page()],
     "dump-zone": [act(data={"zone": "Europe/Paris"})],
+    "dump-reimport": [act(data={"zone": "Europe/Paris"})],
+    "dump-anyway": [act()],
+    "dump-bad-lines": [act()],
     "dump-cancel": [act()],
     "dump-retry": [act()],
     "dump-delete": [act("get", owner=200), act(data={"name": SECRET + ".jsonl"})],
@@ -97,8 +102,14 @@ ROWS: dict[str, list[Row]] = {
     "status-detail": [page(), page(data={"fragment": "1", "after": "0"})],
     # sessions
     "session-list": [page(stranger=200), page(stranger=200, data={"q": SECRET[:5]}), page(data={"team": OURS})],
+    "demo-load": [act(data={"team": OURS})],
+    "demo-remove": [act(data={"team": OURS})],
+    "search": [page(stranger=200, data={"q": "invoice"}), page(stranger=200), page(data={"team": OURS, "q": "x"})],
     "session-detail": [page()],
     "session-event": [page(), page(data={"fragment": "1"})],
+    "session-runs": [page()],
+    "session-tools": [page(), page(data={"tool": SECRET[:5], "sort": "-duration"})],
+    "session-records": [page()],
     # API
     "api-schema": [api(stranger=200, ingest_key=200)],
     "api-docs": [page(stranger=200)],
@@ -118,18 +129,26 @@ ROWS: dict[str, list[Row]] = {
     "api-dump-finish": [api_act()],
     "api-dump-cancel": [api_act()],
     "api-dump-retry": [api_act()],
+    "api-dump-reimport": [api_act(data={"zone": "Europe/Paris"})],
+    "api-dump-import-anyway": [api_act()],
+    "api-dump-bad-lines-retry": [api_act()],
     "api-dump-bad-lines": [api()],
     "api-dump-original": [api()],
     "api-session-list": [api(stranger=200), api(stranger=200, data={"q": SECRET[:5]}), api(data={"team": OURS})],
     "api-session-detail": [api()],
     "api-session-timeline": [api(), api(data={"seqs": "1,2"})],
+    "api-session-matches": [api(), api(data={"q": "the"})],
     "api-session-outline": [api()],
     "api-session-turns": [api()],
     "api-session-tool-calls": [api()],
+    "api-session-runs": [api()],
+    "api-session-tasks": [api(), api(data={"status": "pending"})],
+    "api-session-observations": [api()],
     "api-session-event": [api()],
     "api-session-summary": [api()],
     "api-session-summary-text": [api()],
     "api-session-export": [api(data={"as": "original"}), api(data={"as": "jsonl"})],
+    "api-search": [api(stranger=200, data={"q": "the"}), api(data={"q": "the", "team": OURS})],
     "api-status-list": [api(stranger=200), api(data={"team": OURS})],
     "api-status-detail": [api()],
     "api-status-entries": [api()],

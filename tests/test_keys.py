@@ -5,6 +5,7 @@ from datetime import timedelta
 from io import StringIO
 
 import pytest
+import time_machine
 from django.core.management import CommandError, call_command
 from django.test import RequestFactory
 from django.utils import timezone
@@ -106,6 +107,50 @@ def test_a_key_does_what_its_scopes_say_and_no_more(team, scope, permission, met
     request.user, request.auth = key.user, key
     assert permission().has_permission(request, None) is allowed
     assert permission().has_object_permission(request, None, team) is allowed
+
+
+@pytest.mark.parametrize(
+    "scopes, method, path, needed",
+    [
+        (["ingest"], "get", "/api/v1/sessions/", "read"),
+        (["ingest"], "get", "/api/v1/dumps/", "read"),
+        (["review"], "get", "/api/v1/status/", "read"),
+        (["read", "review"], "post", "/api/v1/dumps/", "ingest"),
+        (["read"], "put", "/api/v1/dumps/x.jsonl", "ingest"),
+        (["read"], "delete", f"/api/v1/dumps/{'z' * 22}", "ingest"),
+    ],
+)
+def test_a_key_without_the_scope_is_told_which_one_it_needs(team, scopes, method, path, needed):
+    key, text = keys.create(team, "k", scopes)
+    answer = getattr(APIClient(), method)(path, headers={"Authorization": f"Bearer {text}"})
+    assert answer.status_code == 403
+    error = answer.json()["error"]
+    assert error["code"] == "missing_scope"
+    assert error["message"] == f"This key may not do that: it lacks the scope {needed}."
+    assert AuditRecord.objects.get(result="denied").actor == key.user
+
+
+def test_an_expired_key_is_refused_with_a_sentence_and_one_that_expires_later_is_not(team):
+    _key, text = keys.create(team, "k", ["read"], days=1)
+    client, bearer_of = APIClient(), {"Authorization": f"Bearer {text}"}
+    with time_machine.travel(timezone.now() + timedelta(hours=23, minutes=59)):
+        assert client.get("/api/v1/sessions/", headers=bearer_of).status_code == 200
+    with time_machine.travel(timezone.now() + timedelta(hours=24, seconds=1)):
+        answer = client.get("/api/v1/sessions/", headers=bearer_of)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["message"] == "This key is unknown, expired or revoked."
+
+
+def test_owners_see_when_a_key_was_last_used_and_when_it_expires(team, alice_client):
+    key, text = keys.create(team, "k", ["read"], days=30)
+    page = alice_client.get("/team/")
+    assert page.context["api_keys"][0].last_used_at is None
+    assert b">never</td>" in page.content
+    APIClient().get("/api/v1/sessions/", headers={"Authorization": f"Bearer {text}"})
+    page = alice_client.get("/team/")
+    assert timezone.now() - page.context["api_keys"][0].last_used_at < timedelta(minutes=1)
+    assert b">never</td>" not in page.content
+    assert f"{key.expiry:%Y-%m-%d}".encode() in page.content
 
 
 def test_no_key_manages_a_team(team):

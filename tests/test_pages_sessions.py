@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from auditweb.formats import LANES, peek
 from auditweb.teams.models import AuditRecord
 from sessions_app import timeline
+from sessions_app.chains import STAGES
 from sessions_app.models import Session
 from sessions_app.projection import FAILED
-from sessions_app.templatetags.timeline import TREE_CHILDREN, TREE_DEPTH, json_tree
+from sessions_app.templatetags.timeline import RUN_LABELS, TREE_CHILDREN, TREE_DEPTH, json_tree
 
 pytestmark = pytest.mark.django_db
 JS = Path(__file__).parent / "js"
@@ -67,7 +68,7 @@ class Shape(HTMLParser):
 def drawn_by_script(rows: list[dict]) -> list[str]:
     node = shutil.which("node")
     assert node, "node is not installed; `make test` installs it"
-    wanted = json.dumps([{"row": row, "gap": row.get("gap")} for row in rows])
+    wanted = json.dumps([{"row": row, "gap": row.get("gap"), "outcome": row.get("outcome")} for row in rows])
     done = subprocess.run([node, str(JS / "draw_rows.mjs")], input=wanted, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -95,12 +96,20 @@ def assert_drawn_alike(rows):
         "dirty/wrong_types.jsonl",
         "dirty/timestamps_zoo.jsonl",
         "dirty/unknown_types.jsonl",
+        "xerxes/real_runtime.jsonl",
+        "xerxes/every_event.jsonl",
+        "agent_framework/trace-260320_115602.jsonl",
+        "agent_framework/trace-260501_090000.jsonl",
+        "other/agent_framework_host_log.jsonl",
+        "other/roomkit_timeline.jsonl",
     ],
 )
 def test_server_and_script_draw_the_same_row(import_sample, name):
+    outcomes = [None, {"status": "?", "ms": None}, {"status": "failed", "ms": 0}, {"status": "", "ms": 812.5}]
     for session in import_sample(name).sessions.all():
         rows = timeline.rows_after(session.pk, 0, 500)
         for i, row in enumerate(rows):
+            row["outcome"] = outcomes[i % 4]
             row["gap"] = [None, 0.0, 999.9, 1000.0, 2049.9, 59_949.0, 59_950.0, 4e6][i % 8]
         assert len(rows) == session.event_count
         assert_drawn_alike(rows)
@@ -114,13 +123,19 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
     st.lists(
         st.fixed_dictionaries(
             {
-                "seq": st.integers(1, 2**32 - 1), "at": st.sampled_from([None, "2026-03-20T11:56:02.118204Z"]),
-                "ts": words, "ts_quality": st.sampled_from(["aware", "inferred", "assumed", "missing"]), "kind": words,
+                "seq": st.integers(1, 4) | st.integers(1, 2**32 - 1), "at": st.sampled_from([None, "2026-03-20T11:56:02.118204Z"]),
+                "ts": words, "ts_quality": st.sampled_from(["aware", "inferred", "assumed", "missing"]),
+                "kind": words | st.sampled_from([*STAGES, *RUN_LABELS, "event:", "event:zap", "trace:llm.request"]),
                 "lane": st.sampled_from([*LANES, "from_the_future"]), "role": words, "agent": words, "tool": words,
                 "status": st.sampled_from(["", "ok", "FAILED", "pending", "completed", "info"]) | words,
                 "duration_ms": st.none() | st.floats(0, 1e13), "text": words | st.just("😀" * 401),
                 "cut": st.sampled_from([None, 500]), "flags": st.lists(st.sampled_from(["nul", "more", "surrogate"])),
-                "gap": st.none() | st.floats(0, 1e7),
+                "gap": st.none() | st.floats(0, 1e7), "call": st.none() | st.integers(1, 4),
+                "severity": st.sampled_from(["", "info", "Warning", "CRITICAL"]) | words, "depth": st.integers(0, 9),
+                "visibility": st.sampled_from(["", "all", "internal", "transport"]) | words,
+                "outcome": st.none()
+                | st.fixed_dictionaries({"status": st.sampled_from(["", "?", "ok", "failed", "zap"]),
+                                         "ms": st.none() | st.integers(0, 10**9)}),
             }
         ),
         min_size=20,

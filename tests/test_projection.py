@@ -341,3 +341,39 @@ def test_sessions_of_one_name_join_across_dumps_only_when_told(team, import_byte
     import_bytes((line % (3, 3)).encode(), "three.jsonl", join=True)
     import_bytes((line % (4, 4)).encode(), "four.jsonl", join=True)
     assert Session.objects.get(key="s").event_count == 2
+
+
+OTHER = [f for f in FILES if f["path"].startswith("other/")]
+KNOWN = {"other/roomkit_timeline.jsonl": "roomkit_event", "other/agent_framework_host_log.jsonl": "af_trace"}
+
+
+@pytest.mark.parametrize("file", OTHER, ids=[f["path"] for f in OTHER])
+def test_a_neighbouring_format_imports_without_loss(file, team, import_sample, sample):
+    dump = import_sample(file["path"], team=team)
+    assert (dump.state, dump.error, dump.bad_line_count) == ("done", "", 0)
+    assert dump.records == {KNOWN.get(file["path"], "unknown"): dump.lines}
+    if "lines" in file:
+        assert dump.lines == file["lines"]
+    written = sample(file["path"]).read_bytes()
+    if file["path"].endswith(".jsonl"):
+        objects = [json.loads(line) for line in written.splitlines()]
+    else:
+        objects = [json.loads(written)]
+    by_line = {e.line: e for session in dump.sessions.all() for e in session.events.order_by("-id")}
+    assert [json.loads(timeline.raw_line(by_line[n + 1])) for n in range(len(objects))] == objects
+    if "events_by_type" in file["expected"] and file["path"] in KNOWN:
+        assert add(s.kinds for s in dump.sessions.all()) == file["expected"]["events_by_type"]
+
+
+def test_a_zone_told_later_moves_the_events_of_named_sessions(team, import_bytes):
+    line = (
+        '{"event_type": "turn_start", "timestamp": "2026-01-01T10:00:0%d", "agent_id": "a", "turn_id": "t%d", '
+        '"session_id": "s%d", "severity": "info", "metadata": {}, "prompt_preview": "hi"}\n'
+    )
+    dump = import_bytes("".join(line % (i, i, i % 2) for i in range(4)).encode())
+    assert dump.zone_source == "assumed"
+    jobs.tell(dump, zone="Europe/Paris")
+    for session in dump.sessions.all():
+        assert [e.at_us for e in session.events] == [
+            us(f"2026-01-01T09:00:0{e.line - 1}+00:00") for e in session.events
+        ]

@@ -303,7 +303,7 @@ def test_an_observation_becomes_a_record():
         ts_text="2026-11-20T09:10:01Z",
         ts_us=1795165801000000,
         ts_aware=True,
-        extra='{"confidence":0.75,"metadata":{"scorer":"tone"}}',
+        extra='{"channel_id":"watcher","confidence":0.75,"metadata":{"scorer":"tone"}}',
         channel="watcher",
         session="room-7",
         ref="obs-1",

@@ -7,7 +7,7 @@ from django.http import QueryDict
 
 from auditweb import log
 from auditweb.pages import BadQuery
-from sessions_app import timeline
+from sessions_app import fulltext, timeline
 from sessions_app.api import Row
 from sessions_app.models import EVENT_COLUMNS, Event, ToolCall, Turn
 
@@ -101,10 +101,12 @@ def add(session, *texts, **columns):
     at = session.events.last()
     fields = {name: getattr(at, name) for name in EVENT_COLUMNS} | columns
     values = [fields | {"text": text, "line": at.line + i} for i, text in enumerate(texts, 1)]
-    first = log.append(session, Event, EVENT_COLUMNS, [tuple(v[n] for n in EVENT_COLUMNS) for v in values])
+    rows = [tuple(v[n] for n in EVENT_COLUMNS) for v in values]
+    stored = log.append(session, Event, EVENT_COLUMNS, rows)
+    fulltext.add(session, stored, fulltext.face(session))
     type(session).objects.filter(pk=session.pk).update(event_count=session.event_count + len(texts))
     session.refresh_from_db()
-    return list(range(first, first + len(texts)))
+    return [log.seq_of(row[0]) for row in stored]
 
 
 @pytest.mark.parametrize(

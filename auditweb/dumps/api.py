@@ -18,16 +18,20 @@ from auditweb.api import (
     TEAM,
     ApiView,
     Error,
+    Flag,
+    Number,
+    Text,
     body,
     found,
     json_answer,
     page_answer,
     page_of,
     parameters,
+    sorting,
     stream,
 )
 from auditweb.dumps import jobs, store
-from auditweb.dumps.models import Dump, State
+from auditweb.dumps.models import Dump, Stamp, State
 from auditweb.errors import ApiError
 from auditweb.formats.clock import zone_of
 from auditweb.teams import access, audit
@@ -55,6 +59,25 @@ class BusOfDump(serializers.Serializer):
     entries = serializers.IntegerField()
 
 
+class MemberBody(serializers.Serializer):
+    """A file of a zip archive, which is a dump like any other."""
+
+    id = serializers.CharField()
+    name = serializers.CharField()
+    url = serializers.CharField()
+    state = serializers.CharField()
+    error = serializers.CharField()
+    lines = serializers.IntegerField()
+    events = serializers.IntegerField()
+
+
+class SkippedBody(serializers.Serializer):
+    """A file of a zip archive that is no dump."""
+
+    name = serializers.CharField()
+    reason = serializers.CharField()
+
+
 class DumpBody(serializers.Serializer):
     """A dump: what was received, how far its import got, what came out of it."""
 
@@ -76,6 +99,17 @@ class DumpBody(serializers.Serializer):
     zone = serializers.CharField(help_text="how times without a zone are read; empty: as UTC")
     zone_source = serializers.CharField(help_text="told, inferred, assumed, or empty")
     naive_lines = serializers.IntegerField(help_text="lines whose time names no zone")
+    offset_ms = serializers.IntegerField(help_text="added to all times")
+    stamp = serializers.CharField(help_text="what the time of a tool call is: start, end, or empty: as written")
+    session = serializers.CharField(help_text="key of the session that all lines go to; empty: as the lines say")
+    join = serializers.BooleanField(help_text="the producers' session ids mean the same session in other dumps")
+    container = serializers.CharField(
+        help_text="what the lines were in, outermost first: gzip, zip, array, objects, sequence, cr; empty: nothing"
+    )
+    unpacked_bytes = serializers.IntegerField(allow_null=True, help_text="size of its lines; null until unpacked")
+    waits_for_consent = serializers.BooleanField(help_text="a damaged archive, of which a part can be imported anyway")
+    members = MemberBody(many=True, help_text="the dumps that came out of the same zip archive, this one too")
+    skipped = SkippedBody(many=True, help_text="files of the zip archive that are no dumps")
     sessions = LogOfDump(many=True)
     status_buses = BusOfDump(many=True)
     created_at = serializers.DateTimeField()
@@ -83,6 +117,7 @@ class DumpBody(serializers.Serializer):
     finished_at = serializers.DateTimeField(allow_null=True)
     attempts = serializers.IntegerField()
     duplicate = serializers.BooleanField(help_text="the same bytes were here before; this is that dump")
+    grown = serializers.BooleanField(help_text="the bytes just sent continue this dump; only their rest was added")
 
 
 class BadLineBody(serializers.Serializer):
@@ -104,21 +139,50 @@ class Received(serializers.Serializer):
 class NewDump(serializers.Serializer):
     """What is told about a dump before its bytes come."""
 
-    name = serializers.CharField(max_length=1000, trim_whitespace=False)
-    size = serializers.IntegerField(min_value=0, max_value=pages.MAX_INT, required=False, allow_null=True)
-    zone = serializers.CharField(max_length=60, required=False, allow_blank=True)
-    session = serializers.CharField(max_length=200, required=False, allow_blank=True)
-    team = serializers.CharField(max_length=60, required=False, allow_blank=True)
+    name = Text(min_length=1, max_length=1000, trim_whitespace=False)
+    size = Number(min_value=0, max_value=pages.MAX_INT, required=False, allow_null=True)
+    zone = Text(max_length=60, required=False, allow_blank=True)
+    session = Text(max_length=200, required=False, allow_blank=True)
+    team = Text(max_length=60, required=False, allow_blank=True)
+    offset_ms = Number(required=False, default=0)
+    stamp = serializers.ChoiceField(Stamp.choices, required=False, allow_blank=True)
+    join = Flag(required=False, default=False)
 
     def validate_zone(self, value: str) -> str:
         return _zone(value)
 
+    def validate_offset_ms(self, value: int) -> int:
+        return _offset(value)
 
-class Zone(serializers.Serializer):
-    zone = serializers.CharField(max_length=60, allow_blank=True, help_text='"Europe/Paris", "+02:00", "": as inferred')
+
+class Rules(serializers.Serializer):
+    """How the times of a dump are read; what is not named stays as it is."""
+
+    zone = Text(max_length=60, required=False, allow_blank=True, help_text='"Europe/Paris", "+02:00", "": as inferred')
+    offset_ms = Number(required=False, help_text="added to all times")
+    stamp = serializers.ChoiceField(
+        Stamp.choices, required=False, allow_blank=True, help_text="what the time of a tool call is; empty: as written"
+    )
 
     def validate_zone(self, value: str) -> str:
         return _zone(value)
+
+    def validate_offset_ms(self, value: int) -> int:
+        return _offset(value)
+
+
+class Again(Rules):
+    """How a dump is imported again; what is not named stays as it is."""
+
+    session = Text(
+        max_length=200, required=False, allow_blank=True, help_text="id or key; empty: the sessions that the lines name"
+    )
+    join = Flag(required=False, help_text="producers' session ids join dumps")
+
+
+class ReadAgain(serializers.Serializer):
+    read = serializers.IntegerField(help_text="lines that left the quarantine")
+    left = serializers.IntegerField(help_text="lines that are still in it")
 
 
 def _zone(name: str) -> str:
@@ -129,6 +193,14 @@ def _zone(name: str) -> str:
     return name
 
 
+def _offset(ms: int) -> int:
+    try:
+        jobs.check_rules(None, ms, None)
+    except ValueError as e:
+        raise serializers.ValidationError(str(e)) from e
+    return ms
+
+
 def dump_json(dump: Dump, duplicate: bool = False) -> dict:
     """A dump as DumpBody says."""
     return {
@@ -137,8 +209,8 @@ def dump_json(dump: Dump, duplicate: bool = False) -> dict:
         "url": reverse("dump-detail", args=[dump.public_id]),
         "state": dump.state,
         "error": dump.error,
-        "size": dump.size if dump.declared_size is None else dump.declared_size,
-        "received": dump.size,
+        "size": store.received_size(dump) if dump.declared_size is None else dump.declared_size,
+        "received": store.received_size(dump),
         "sha256": dump.sha256,
         "lines": dump.lines,
         "blank_lines": dump.blank_lines,
@@ -150,6 +222,15 @@ def dump_json(dump: Dump, duplicate: bool = False) -> dict:
         "zone": dump.zone,
         "zone_source": dump.zone_source,
         "naive_lines": dump.naive_lines,
+        "offset_ms": dump.offset_ms,
+        "stamp": dump.stamp,
+        "session": dump.session_key,
+        "join": dump.join,
+        "container": dump.container,
+        "unpacked_bytes": dump.size if dump.unpacked else None,
+        "waits_for_consent": dump.waits_for_consent,
+        "members": [_member_json(member) for member in store.members(dump)] if dump.member is not None else [],
+        "skipped": dump.upload.skipped if dump.upload else [],
         "sessions": [
             {
                 "id": session.public_id,
@@ -173,6 +254,19 @@ def dump_json(dump: Dump, duplicate: bool = False) -> dict:
         "finished_at": dump.finished_at,
         "attempts": dump.attempts,
         "duplicate": duplicate,
+        "grown": dump.grown,
+    }
+
+
+def _member_json(dump: Dump) -> dict:
+    return {
+        "id": dump.public_id,
+        "name": dump.name,
+        "url": reverse("dump-detail", args=[dump.public_id]),
+        "state": dump.state,
+        "error": dump.error,
+        "lines": dump.lines,
+        "events": dump.events,
     }
 
 
@@ -243,8 +337,9 @@ _REFUSALS = {
         operation_id="dumps_list",
         parameters=[
             *PAGING,
+            *sorting(SORTS),
             *TEAM,
-            *parameters(q="part of the name", state=", ".join(State.values)),
+            *parameters(q="part of the name", state=(State.values, "in this state")),
         ],
         responses={200: page_of(DumpBody), 400: Error},
     ),
@@ -253,8 +348,9 @@ _REFUSALS = {
 class Dumps(DumpView):
     def get(self, request):
         """Dumps, newest first."""
-        if not access.MayRead().has_permission(request, self):
-            raise access.PermissionDenied("This key may not read.")
+        reading = access.MayRead()
+        if not reading.has_permission(request, self):
+            self.permission_denied(request, reading.message, reading.code)
         params = self.params
         dumps = Dump.objects.filter(team=access.team_of(request))  # one of the caller's own teams
         if state := params.word("state", State.values):
@@ -278,9 +374,7 @@ class Dumps(DumpView):
         team = access.team_of(request, data.get("team"))
         access.require(request, team, "upload")
         with transaction.atomic():
-            dump = store.begin(
-                team, data["name"], data.get("size"), request.user, data.get("zone", ""), data.get("session", "")
-            )
+            dump = _begin(request, team, data, data.get("size"))
             audit.record(request, "upload", dump, size=data.get("size"))
         return json_answer(dump_json(dump), 201)
 
@@ -289,11 +383,20 @@ class Dumps(DumpView):
     get=extend_schema(operation_id="dumps_detail", responses={200: DumpBody, 404: Error}),
     put=extend_schema(
         operation_id="dumps_upload",
-        parameters=[*TEAM, *parameters(zone="zone of times without one", session="key of the session to add to")],
+        parameters=[
+            *TEAM,
+            *parameters(
+                zone="zone of times without one",
+                session="id or key of the session to add to",
+                offset_ms="int: added to all times",
+                stamp=(Stamp.values, "what the time of a tool call is"),
+                join="bool: the producers' session ids join dumps",
+            ),
+        ],
         request=Binary,
         responses={202: DumpBody, 200: OpenApiResponse(DumpBody, description="the same bytes again"), **_REFUSALS},
     ),
-    patch=extend_schema(operation_id="dumps_tell_zone", request=Zone, responses={200: DumpBody, **_REFUSALS}),
+    patch=extend_schema(operation_id="dumps_tell", request=Rules, responses={200: DumpBody, **_REFUSALS}),
     delete=extend_schema(operation_id="dumps_delete", responses={204: None, **_REFUSALS}),
 )
 class OneDump(DumpView):
@@ -308,24 +411,32 @@ class OneDump(DumpView):
         team = access.team_of(request)
         access.require(request, team, "upload")
         params = self.params
-        told = NewDump(data={"name": id, "zone": params.text("zone"), "session": params.text("session")})
+        told = NewDump(
+            data={
+                "name": id,
+                "zone": params.text("zone"),
+                "session": params.text("session"),
+                "offset_ms": params.integer("offset_ms", 0, -pages.MAX_INT),
+                "stamp": params.word("stamp", Stamp.values) or "",
+                "join": params.flag("join") or False,
+            }
+        )
         told.is_valid(raise_exception=True)
         data = body(request, settings.MAX_SLICE_BYTES)
         with transaction.atomic():
-            options = told.validated_data
-            dump = store.begin(team, options["name"], len(data), request.user, options["zone"], options["session"])
+            dump = _begin(request, team, told.validated_data, len(data))
             store.append_bytes(dump, 0, data)
             audit.record(request, "upload", dump, size=len(data))
             return _finish(dump)
 
     def patch(self, request, id):
-        """Tell the zone of times that name none; the sessions of the dump are placed in time again."""
+        """Tell how its times are read; the sessions of the dump are placed in time again."""
         dump = self.dump(id)
-        told = Zone(data=request.data)
+        told = Rules(data=request.data)
         told.is_valid(raise_exception=True)
         with transaction.atomic():
-            jobs.tell_zone(dump, told.validated_data["zone"])
-            audit.record(request, "change", dump, zone=told.validated_data["zone"])
+            jobs.tell(dump, **told.validated_data)
+            audit.record(request, "change", dump, **told.validated_data)
         return json_answer(dump_json(self.dump(id)))
 
     def delete(self, request, id):
@@ -335,6 +446,21 @@ class OneDump(DumpView):
             audit.record(request, "delete", dump, sha256=dump.sha256, lines=dump.lines, events=dump.events)
             jobs.delete(dump)
         return Response(status=204)
+
+
+def _begin(request, team, told: dict, size: int | None) -> Dump:
+    """A dump that waits for its bytes, as a checked NewDump says."""
+    return store.begin(
+        team,
+        told["name"],
+        size,
+        request.user,
+        zone=told.get("zone", ""),
+        session_key=told.get("session", ""),
+        offset_ms=told["offset_ms"],
+        stamp=told.get("stamp", ""),
+        join=told["join"],
+    )
 
 
 def _finish(dump: Dump):
@@ -397,10 +523,46 @@ class RetryDump(DumpView):
         return json_answer(dump_json(self.dump(id)), 202)
 
 
+class ReimportDump(DumpView):
+    @extend_schema(operation_id="dumps_reimport", request=Again, responses={202: DumpBody, **_REFUSALS})
+    def post(self, request, id):
+        """Forget what came from a dump and import it again, by other rules. Its sessions keep their addresses."""
+        dump = self.dump(id)
+        told = Again(data=request.data)
+        told.is_valid(raise_exception=True)
+        with transaction.atomic():
+            jobs.reimport(dump, **told.validated_data)
+            audit.record(request, "reimport", dump, **told.validated_data)
+        return json_answer(dump_json(self.dump(id)), 202)
+
+
+class ImportAnyway(DumpView):
+    @extend_schema(operation_id="dumps_import_anyway", request=None, responses={202: DumpBody, **_REFUSALS})
+    def post(self, request, id):
+        """Import what could be read of a damaged archive."""
+        dump = self.dump(id)
+        with transaction.atomic():
+            if not jobs.import_anyway(dump):
+                raise ApiError(409, "state", f"This dump is {dump.state}; it is no damaged archive that waits.")
+            audit.record(request, "import anyway", dump)
+        return json_answer(dump_json(self.dump(id)), 202)
+
+
+class RetryBadLines(DumpView):
+    @extend_schema(operation_id="dumps_retry_bad_lines", request=None, responses={200: ReadAgain, **_REFUSALS})
+    def post(self, request, id):
+        """Read the quarantined lines once more; those that can be read now become events in their place."""
+        dump = self.dump(id)
+        with transaction.atomic():
+            read = jobs.retry_bad_lines(dump)
+            audit.record(request, "retry", dump, lines=read)
+        return json_answer({"read": read, "left": dump.bad_lines.count()})
+
+
 class BadLines(ApiView):
     @extend_schema(
         operation_id="dumps_bad_lines",
-        parameters=[p for p in PAGING if p.name != "sort"],
+        parameters=PAGING,
         responses={200: page_of(BadLineBody), 404: Error},
     )
     def get(self, request, id):
@@ -426,6 +588,8 @@ class BadLines(ApiView):
 
 
 class Original(ApiView):
+    throttle_scope = "export"
+
     @extend_schema(
         operation_id="dumps_original",
         responses={
@@ -436,22 +600,25 @@ class Original(ApiView):
         },
     )
     def get(self, request, id):
-        """The exact bytes. A ``Range`` of bytes is answered with at most 8 MiB of it; ``Content-Range`` says which."""
+        """The exact bytes, an archive still packed. A ``Range`` of bytes is answered with at most 8 MiB of it;
+        ``Content-Range`` says which."""
         dump = found(dumps_of(request), id)
         tag = f'"{dump.sha256}"' if dump.sha256 else None
+        size = store.received_size(dump)
         headers = {"Accept-Ranges": "bytes", **({"ETag": tag} if tag else {})}
         if dump.sha256:
             headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(dump.sha256)).decode()}:"
-        wanted = _range(request, dump.size, tag)
-        first, last = wanted or (0, dump.size - 1)
+        wanted = _range(request, size, tag)
+        first, last = wanted or (0, size - 1)
         headers["Content-Length"] = str(last - first + 1)
         if wanted:
-            headers["Content-Range"] = f"bytes {first}-{last}/{dump.size}"
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
         if first == 0:  # one record for a download, not one for each of its ranges
             with transaction.atomic():
                 audit.record(request, "export", dump, form="original")
-        pieces = store.pieces(dump, first, last - first + 1)
-        return stream(request, pieces, "application/octet-stream", dump.name, 206 if wanted else 200, headers)
+        pieces = store.received(dump, first, last - first + 1)
+        name = dump.upload.name if dump.container and dump.upload else dump.name
+        return stream(request, pieces, "application/octet-stream", name, 206 if wanted else 200, headers)
 
 
 _BYTES = re.compile(r"bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})")

@@ -6,6 +6,7 @@ Objects have nothing replaced in them (NUL, NaN, lone surrogates); they are for 
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from django.conf import settings
 
@@ -34,10 +35,10 @@ def objects(dump: Dump, numbers: Iterable[int], format_name: str) -> Iterator[di
             number = next(wanted, None)
 
 
-def placed(dump: Dump) -> Iterator[Placed]:
-    """All records of *dump* in file order, with the times that its present zone and offset give."""
+def placed(dump: Dump, last: int | None = None) -> Iterator[Placed]:
+    """All records of *dump* up to line *last*, in file order, with the times that its present zone and offset give."""
     clock = Clock(dump.zone, dump.offset_ms)
-    for line in store.lines(dump):
+    for line in islice(store.lines(dump), last):
         with contextlib.suppress(BadLine):
             for record in formats.read_line(line.raw or b"", line.number == 1, settings.MAX_LINE_BYTES) or ():
                 yield Placed(line.number, record, *clock.place(record))

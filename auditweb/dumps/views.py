@@ -18,9 +18,11 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from auditweb import pages
 from auditweb.dumps import jobs, store
-from auditweb.dumps.models import Dump, State
+from auditweb.dumps.models import Dump, Stamp, State
+from auditweb.formats.clock import zone_of
+from auditweb.formats.record import MAX_ID
 from auditweb.teams import access, audit
-from auditweb.templatetags.words import size
+from auditweb.templatetags.words import counted, size
 
 PAGE = 50  # dumps
 BAD_PAGE = 50  # lines of the quarantine
@@ -36,12 +38,21 @@ FORMAT_WORDS = {
     "af_event": "agent_framework event",
     "unknown": "unknown kind",
 }
+CONTAINER_WORDS = {
+    "gzip": "gzip archive",
+    "zip": "zip archive",
+    "array": "JSON array",
+    "objects": "JSON objects over several lines or several on a line",
+    "sequence": "JSON text sequence",
+    "cr": "lines that end with carriage returns",
+}
+STAMPS = (("", "as its format says"), (Stamp.START, "its start"), (Stamp.END, "its end"))
 
 
 def find_dump(request, public_id: str) -> Dump:
     """The dump if the caller may see it; a foreign one is as missing as one that never was."""
-    found = Dump.objects.visible_to(request.user).select_related("team", "created_by").filter(public_id=public_id)
-    dump = found.first()
+    visible = Dump.objects.visible_to(request.user).select_related("team", "created_by", "upload")
+    dump = visible.filter(public_id=public_id).first()
     if dump is None:
         raise Http404("no such dump")
     return dump
@@ -107,7 +118,13 @@ def _detail(request, dump: Dump, status: int = 200, **extra):
         "bad_first_url": _with(request, bad=None) if after else "",
         "may_change": may_change,
         "may_retry": may_change and dump.state in (State.FAILED, State.CANCELLED),
-        "zones": zone_names() if dump.naive_lines and may_change and not dump.active else (),
+        "zones": zone_names() if may_change and not dump.active else (),
+        "stamps": STAMPS,
+        "members": [one for one in store.members(dump) if one.pk != dump.pk] if dump.member is not None else [],
+        "skipped": dump.upload.skipped if dump.upload else [],
+        "container": [CONTAINER_WORDS[word] for word in dump.container.split()],
+        "received_bytes": store.received_size(dump),
+        "grew": list(dump.earlier_uploads.order_by("size")),
         "original_url": f"/api/v1/dumps/{dump.public_id}/original",
         "live_url": _with(request, fragment="1"),
         **extra,
@@ -156,16 +173,94 @@ def zone_names() -> tuple[str, ...]:
 @login_required
 @require_POST
 def dump_zone(request, public_id: str):
-    """Tell the zone of naive times: ``zone=Europe/Paris``; empty = as the file itself shows."""
+    """Tell how times are read: ``zone=Europe/Paris`` (empty = as the file itself shows), ``offset_ms=``, ``stamp=``.
+    What is not in the form stays as it is."""
     dump = _to_change(request, public_id)
-    zone = request.POST.get("zone", "").strip()[:60]
+    try:
+        rules = _rules(request, dump)
+        with transaction.atomic():
+            jobs.tell(dump, **rules)
+            audit.record(request, "change", dump, **rules)
+    except (ValueError, store.Refused) as e:
+        return _detail(request, dump, status=400, **_refused(request, e))
+    messages.success(request, "The events of this dump were placed in time again.")
+    return redirect(_address("dump-detail", request, dump))
+
+
+@login_required
+@require_POST
+def dump_reimport(request, public_id: str):
+    """Forget what came from the dump and import it again; the form has what ``dump_zone`` takes, and ``session=`` and
+    ``join=``."""
+    dump = _to_change(request, public_id)
+    try:
+        rules = _rules(request, dump) | {"join": "join" in request.POST}
+        if "session" in request.POST:
+            rules["session"] = request.POST["session"].strip()[:MAX_ID]
+        with transaction.atomic():
+            jobs.reimport(dump, **rules)
+            audit.record(request, "reimport", dump, **rules)
+    except (ValueError, store.Refused) as e:
+        return _detail(request, dump, status=400, **_refused(request, e))
+    messages.success(request, f"{dump.name} is imported again.")
+    return redirect(_address("dump-detail", request, dump))
+
+
+def _rules(request, dump: Dump) -> dict:
+    """What a form says about times, as ``jobs.tell`` takes it. Raises ValueError."""
+    rules: dict = {name: request.POST[name].strip()[:60] for name in ("zone", "stamp") if name in request.POST}
+    if rules.get("zone") == dump.zone:
+        del rules["zone"]  # nobody touched that field: what was inferred stays inferred
+    if offset := request.POST.get("offset_ms", "").strip():
+        try:
+            rules["offset_ms"] = int(offset)
+        except ValueError:
+            raise ValueError("the offset is a whole number of milliseconds") from None
+    return rules
+
+
+def _refused(request, error: Exception) -> dict:
+    """What the page of a dump says when a form of it was refused."""
+    zone = request.POST.get("zone", "").strip()
+    try:
+        zone_of(zone)
+        wrong = "offset_ms" if isinstance(error, ValueError) else ""
+    except ValueError:
+        wrong = "zone"
+    typed = {"zone_typed": zone, "offset_typed": request.POST.get("offset_ms", "")}
+    return {"rules_error": _sentence(error), "wrong": wrong, **typed}
+
+
+@login_required
+@require_POST
+def dump_anyway(request, public_id: str):
+    """Import what could be read of a damaged archive."""
+    dump = _to_change(request, public_id)
+    with transaction.atomic():
+        goes_on = jobs.import_anyway(dump)
+        if goes_on:
+            audit.record(request, "import anyway", dump)
+    if not goes_on:
+        messages.info(request, "This dump is no damaged archive that waits to be imported.")
+    return redirect(_address("dump-detail", request, dump))
+
+
+@login_required
+@require_POST
+def dump_bad_lines(request, public_id: str):
+    """Read the lines of the quarantine once more."""
+    dump = _to_change(request, public_id)
     try:
         with transaction.atomic():
-            jobs.tell_zone(dump, zone)
-            audit.record(request, "change", dump, zone=zone)
-    except (ValueError, store.Refused) as e:
-        return _detail(request, dump, status=400, zone_error=_sentence(e), zone_typed=zone)
-    messages.success(request, f"Times without a zone are now read as {dump.zone or 'UTC'}.")
+            read = jobs.retry_bad_lines(dump)
+            audit.record(request, "retry", dump, lines=read)
+    except store.Refused as e:
+        messages.info(request, _sentence(e))
+    else:
+        if read:
+            messages.success(request, f"{counted(read, 'line')} could be read now.")
+        else:
+            messages.info(request, "None of these lines can be read by this version either.")
     return redirect(_address("dump-detail", request, dump))
 
 

@@ -13,6 +13,7 @@ from .record import Record
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
 _SECOND = 1_000_000
 _DAY = 86_400 * _SECOND
 LOWEST_US = 0  # 1970-01-01; drivers cannot read back years before 1 or after 9999, and such times are never meant
@@ -39,10 +40,9 @@ def parse_time(value) -> tuple[int | None, bool, str]:
         return None, False, "bad_time"
     aware = moment.tzinfo is not None
     try:
-        since = moment - (_EPOCH if aware else _NAIVE_EPOCH)
+        us = (moment - (_EPOCH if aware else _NAIVE_EPOCH)) // _MICROSECOND
     except OverflowError:
         return None, False, "time_range"
-    us = since.days * _DAY + since.seconds * _SECOND + since.microseconds
     if LOWEST_US <= us < HIGHEST_US:
         return us, aware, ""
     return None, False, "time_range"

@@ -54,6 +54,28 @@ def decode(raw: bytes, first: bool = False, max_bytes: int = MAX_LINE_BYTES) -> 
     return obj, tuple(dict.fromkeys(flags)) if flags else ()
 
 
+def is_unremarkable(raw: bytes, own_keys: int, rest: dict | None) -> bool:
+    """Whether ``decode`` would hand on this line as it stands, without a flag.
+
+    *raw*: a line of at most ``MAX_STRUCTURE`` bytes that a typed msgspec decoder took: an object of *own_keys* known
+    keys with scalars, and *rest*, which may hold anything. May be False of a line that is fine.
+    """
+    keys = raw.count(b'":')
+    if b"\\" in raw:
+        if b"\\u0000" in raw:
+            return False
+        keys -= raw.count(b'\\":')
+    if not rest:
+        return keys == own_keys
+    for item in rest.values():
+        if item.__class__ is dict or item.__class__ is list:
+            # Brackets may stand in strings too; here that is not worth a closer look.
+            if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+                return False
+            return keys == own_keys + _count_keys(rest)
+    return keys == own_keys + len(rest)
+
+
 def _decode_slowly(raw: bytes) -> tuple[dict, tuple[str, ...]]:
     flags: list[str] = []
 

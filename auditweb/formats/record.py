@@ -4,7 +4,6 @@ Keeps for itself how a value of any JSON type becomes text that fits a column.
 """
 
 import json
-from dataclasses import dataclass
 
 import msgspec
 
@@ -41,8 +40,7 @@ MAX_ID = 200  # characters; btree keys of PostgreSQL end at 8,191 bytes and name
 MAX_DURATION_MS = 1e13  # 317 years, longer than all years a time may have; starts computed from it fit 64 bits
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct, gc=False):  # made in a third of the time of a dataclass; no cycle can go through it
     """One thing that a line says happened.
 
     Every string can be stored in SQLite and PostgreSQL and encoded as UTF-8: no NUL, no lone surrogate.

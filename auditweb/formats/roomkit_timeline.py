@@ -27,7 +27,7 @@ _EVENT_KEYS = frozenset(
     ("room_id", "type", "source", "content", "status", "visibility", "correlation_id", "created_at", "channel_data")
 )
 _TASK_KEYS = frozenset(("id", "room_id", "title", "status", "assigned_to", "created_at"))
-_OBSERVATION_KEYS = frozenset(("id", "room_id", "channel_id", "content", "category", "created_at"))
+_OBSERVATION_KEYS = frozenset(("id", "room_id", "content", "category", "created_at"))  # events have no channel
 # Keys of content without a body that people read: of audio, media, location, delete, and media again.
 _WORDS = ("transcript", "caption", "label", "address", "reason", "filename")
 

@@ -49,6 +49,11 @@ class Session(Log):
     observation_count = models.BigIntegerField(default=0)
     first_us = models.BigIntegerField(null=True)
     last_us = models.BigIntegerField(null=True)
+    duration_us = models.GeneratedField(
+        expression=models.F("last_us") - models.F("first_us"),
+        output_field=models.BigIntegerField(null=True),
+        db_persist=True,
+    )
 
     # how far projection.py is: the last event in display order, and what waits for its end
     order_us = models.BigIntegerField(null=True)
@@ -65,6 +70,16 @@ class Session(Log):
             models.Index(fields=["team", "first_us", "id"], name="sessions_by_start"),
             models.Index(fields=["team", "updated_at", "id"], name="sessions_by_update"),
             models.Index(fields=["team", "title", "id"], name="sessions_by_title"),
+            models.Index(fields=["team", "duration_us", "id"], name="sessions_by_duration"),
+            models.Index(fields=["team", "event_count", "id"], name="sessions_by_events"),
+            models.Index(fields=["team", "turn_count", "id"], name="sessions_by_turns"),
+            models.Index(fields=["team", "tool_calls", "id"], name="sessions_by_tools"),
+            models.Index(fields=["team", "tool_failures", "id"], name="sessions_by_failures"),
+            models.Index(fields=["team", "interruptions", "id"], name="sessions_by_interruptions"),
+            models.Index(fields=["team", "vision_count", "id"], name="sessions_by_vision"),
+            models.Index(fields=["team", "errors", "id"], name="sessions_by_errors"),
+            models.Index(fields=["team", "status_count", "id"], name="sessions_by_status"),
+            models.Index(fields=["team", "id"], condition=models.Q(live=True), name="sessions_live"),
         ]
 
     def __str__(self):

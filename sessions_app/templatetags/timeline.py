@@ -11,7 +11,9 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from sessions_app.projection import FAILED
+from auditweb.templatetags import words
+from sessions_app.chains import STAGES
+from sessions_app.projection import FAILED, HEALTHY
 
 register = template.Library()
 
@@ -28,6 +30,33 @@ LABELS = {
     "error": "✗ ERROR",
 }
 LANES = {*LABELS, "interruption", "other"}
+STAGE_LABELS = {
+    "policy": "POLICY",
+    "sandbox": "SANDBOX",
+    "permission": "PERMISSION",
+    "hook": "HOOK",
+    "loop": "LOOP CHECK",
+}
+RUN_LABELS = {
+    "agent_run": "RUN",
+    "callback": "CALLBACK",
+    "event:callback": "CALLBACK",
+    "skill": "SKILL",
+    "skill_used": "SKILL",
+    "skill_authored": "SKILL",
+    "skill_feedback": "SKILL",
+    "event:subagent_call": "SUB-AGENT",
+    "event:subagent_result": "SUB-AGENT",
+    "event:subagent_error": "SUB-AGENT",
+    "event:subagent_batch_started": "BATCH",
+    "event:subagent_batch_finished": "BATCH",
+    "agent_switch": "HAND-OVER",
+    "task": "TASK",
+}
+REFUSED = {"deny", "block"}  # words of decisions that say no, beside those of FAILED
+CALM = {"", "info", "debug", "trace", "notice"}  # severities that a row need not mention
+PLAIN = {"user", "assistant", "lifecycle"}  # lanes where "delivered" goes without saying
+MAX_DEPTH = 5  # RoomKit stops a chain of answers here (max_chain_depth)
 OK = {"ok", "success", "completed", "done", "allow", "allowed", "granted", "pass"}
 PENDING = {"pending", "running", "started", "waiting"}
 ICONS = {"ok": "+", "failed": "x", "pending": "?", "info": "~", "completed": "*"}
@@ -46,18 +75,20 @@ _LATIN_CONTROL = re.compile("[\x80-\x9f]")
 _DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
+@register.simple_tag
 def state_of(status) -> str:
     """``ok``, ``failed``, ``pending`` or ``other``: the four ways a recorded status is drawn."""
     word = str(status or "").lower()
     if word in OK:
         return "ok"
-    if word in FAILED:
+    if word in FAILED or word in REFUSED:
         return "failed"
     return "pending" if word in PENDING else "other"
 
 
 def is_failure(lane: str, status) -> bool:
-    return lane == "error" or state_of(status) == "failed"
+    """True for what counts as a failure; a decision that says no is drawn like one and counted apart."""
+    return lane == "error" or str(status or "").lower() in FAILED
 
 
 def visible(text) -> str:
@@ -79,6 +110,12 @@ def milliseconds(ms) -> str:
     if ms is None:
         return ""
     return "<1 ms" if 0 < ms < 1 else f"{floor(ms + 0.5)} ms"
+
+
+@register.filter
+def took(ms) -> str:
+    """``5 886 ms``, ``<1 ms`` for what is shorter, a dash for None."""
+    return "<1 ms" if ms is not None and 0 < ms < 0.5 else words.milliseconds(ms)
 
 
 def gap_text(ms) -> str:
@@ -105,36 +142,69 @@ def _short(text: str) -> str:
     return text[:ROW_CHARACTERS] + "…" if len(text) > ROW_CHARACTERS else text
 
 
-def _label(lane: str, kind: str) -> str:
+def _label(lane: str, kind: str, stage: str, part: bool) -> str:
     if lane == "interruption":
         return "⌁ BARGE-IN" if kind in ("", "barge_in") else f"⌁ {visible(kind)}"
-    return LABELS.get(lane) or visible(kind or "other")
+    if lane == "run":
+        return RUN_LABELS.get(kind) or visible(re.sub("^(event|trace):", "", kind) or "RUN")
+    if stage == "result" and part:
+        return "→ RESULT"
+    return STAGE_LABELS.get(stage) or LABELS.get(lane) or visible(kind or "other")
 
 
 @register.simple_tag
 def row_view(row: dict) -> dict:
-    """What a row says, as plain values: ``view`` of row.js with the UTC clock and the gap in ``row["gap"]``."""
-    gap = row.get("gap")
+    """What a row says, as plain values: ``view`` of row.js with the UTC clock, the gap in ``row["gap"]`` and, on an
+    attempt, what its call came to in ``row["outcome"]``."""
+    gap, outcome = row.get("gap"), row.get("outcome")
     lane = row["lane"] if row["lane"] in LANES else "other"
-    status = visible(row["status"]) if row["status"] else ""
+    kind, depth, severity = row["kind"], row.get("depth") or 0, row.get("severity") or ""
+    stage = STAGES.get(kind, "") if lane in ("tool", "decision") else ""
+    in_call = bool(stage) and row.get("call") is not None
+    part = in_call and row["call"] != row["seq"]
+    word, ms = row["status"], row["duration_ms"]
+    if stage == "attempt" and outcome:
+        word, ms = outcome["status"], outcome["ms"]
+    elif lane in PLAIN and word == "delivered":
+        word = ""
+    is_open = stage == "attempt" and word == "?"
+    healthy = kind == "tool_loop_warning" and (word or "").lower() in HEALTHY
+    state = "open" if is_open else state_of(word) if word else ""
+    if stage == "loop" and state == "other" and not healthy:
+        state = "pending"
+    status = "no outcome" if is_open else visible(word) if word else ""
+    shown = row["visibility"] if row.get("visibility") not in (None, "", "all") else ""
+    failed = is_failure(lane, row["status"]) or (lane == "decision" and state == "failed")
     warmth = gap_warmth(gap) if lane == "assistant" else 0
     named = lane == "tool" or (lane != "status" and row["tool"])
+    text = f"altered {row['text']}" if stage == "hook" and row["text"] else row["text"] or ""
+    classes = [
+        "row", f"lane-{lane}", "failed" if failed else "", "in-call" if in_call else "", "call-part" if part else "",
+        "healthy" if healthy else "", "hidden-from-some" if shown else "",
+        f"depth-{min(depth, MAX_DEPTH)}" if depth else "",
+    ]  # fmt: skip
+    if stage == "attempt" and ms is not None:
+        ms = ms or 0.5  # between the lines of a call whole milliseconds are known: none of them means less than one
+    edge = "ended " if lane == "tool" and row["at"] else ""
     return {
         "seq": row["seq"],
-        "classes": f"row lane-{lane}{' failed' if is_failure(lane, row['status']) else ''}",
+        "classes": " ".join(filter(None, classes)),
         "at": row["at"] or "",
         "time": row["at"][11:19] if row["at"] else "–",
-        "exact": ("ended " if lane == "tool" and row["at"] else "") + exact_time(row["at"]),
+        "exact": ("began " if edge and stage == "attempt" else edge) + exact_time(row["at"]),
         "guessed": bool(row["at"]) and row["ts_quality"] == "assumed",
         "gap": gap_text(gap) if warmth else "",
         "warmth": warmth,
-        "label": _label(lane, row["kind"]),
+        "label": _label(lane, kind, stage, part),
         "name": visible(row["tool"] or "(no name)") if named else "",
-        "state": state_of(row["status"]) if row["status"] else "",
-        "state_word": f"{ICONS.get(row['status'], '·')} {status}" if lane == "status" else status.upper(),
-        "duration": milliseconds(row["duration_ms"]) if row["duration_ms"] else "",
-        "text": _short(visible(row["text"] or "")),
+        "state": state,
+        "state_word": f"{ICONS.get(word, '·')} {status}" if lane == "status" else status.upper(),
+        "duration": milliseconds(ms) if ms else "",
+        "text": _short(visible(text)),
         "agent": visible(row["agent"] or ""),
+        "shown": visible(shown),
+        "severity": visible(severity) if severity.lower() not in CALM and not failed and not stage else "",
+        "depth": f"depth {depth} of {MAX_DEPTH}" if depth >= MAX_DEPTH - 1 else "",
         "cut": f"cut at {row['cut']}" if row["cut"] else "",
         "flags": sum(flag != "more" for flag in row["flags"] or ()),
     }

@@ -1,12 +1,14 @@
 /**
  * What is shown of a session: the filter chips, and their place in the address.
  *
- * Lane, agent and failure are answered by the outline at once; tool and words need the server, which answers with seqs.
+ * Lane, agent and failure are answered by the outline at once; tool, severity and words need the server, which answers
+ * with seqs.
  */
 
-const LISTS = ["lane", "agent", "tool"];
+export const LISTS = ["lane", "agent", "tool", "severity"];
+export const ASKED = ["tool", "severity"];  // of the server
 
-/** The filter in an address: {lane: Set, agent: Set, tool: Set, status: "" | "failed", q: string}. */
+/** The filter in an address: {lane: Set, agent: Set, tool: Set, severity: Set, status: "" | "failed", q: string}. */
 export function fromAddress(search) {
   const params = new URLSearchParams(search);
   const filter = { status: params.get("status") === "failed" ? "failed" : "", q: params.get("q") ?? "" };
@@ -33,9 +35,10 @@ export function isEmpty(filter) {
 /**
  * Which rows pass: Uint8Array over indexes, or null when all do.
  *
- * `ofTools`: the set of seqs that the server named for the chosen tools; null while none are chosen.
+ * `asked`: {tool, severity}, each the set of seqs that the server named for the chosen values; missing while none are
+ * chosen or known.
  */
-export function mask(outline, filter, ofTools = null) {
+export function mask(outline, filter, asked = {}) {
   if (isEmpty(filter)) return null;
   const passing = new Uint8Array(outline.length);
   const lanes = outline.lanes.map((lane) => !filter.lane.size || filter.lane.has(lane));
@@ -44,7 +47,7 @@ export function mask(outline, filter, ofTools = null) {
     if (!lanes[outline.lane[i]]) continue;
     if (filter.agent.size && !agents[outline.agent[i]]) continue;
     if (filter.status && !outline.failed(i)) continue;
-    if (filter.tool.size && !ofTools?.has(outline.seq[i])) continue;
+    if (ASKED.some((name) => filter[name].size && !asked[name]?.has(outline.seq[i]))) continue;
     passing[i] = 1;
   }
   return passing;

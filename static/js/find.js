@@ -1,32 +1,22 @@
 /** Asking the server which events of a session hold a word or belong to a tool. */
 
-const PAGE = 1000;  // rows a request
-const MOST = 50_000;  // matches kept; a word in more rows than this finds nothing by being found
-
 /**
- * The seqs that match `query` ({q, tool}), ascending, page after page.
+ * The seqs that match `query` ({q, tool}), ascending, of the whole session.
  *
- * Resolves to {seqs, more}: `more` is true when there were more than MOST. `signal` aborts it.
+ * Resolves to {seqs, lastSeq}: `lastSeq` is how far the session went when they were looked for. `signal` aborts it.
  */
-export async function matching(url, query, { signal, fetch = globalThis.fetch, page = PAGE, most = MOST } = {}) {
-  const seqs = [];
-  let after = 0;
-  for (;;) {
-    const params = new URLSearchParams({ order: "arrival", after_index: String(after), limit: String(page) });
-    for (const [name, value] of Object.entries(query)) {
-      for (const one of Array.isArray(value) ? value : [value]) if (one) params.append(name, one);
-    }
-    const answer = await fetch(`${url}?${params}`, {
-      signal, headers: { Accept: "application/json" }, credentials: "same-origin",
-    });
-    if (!answer.ok) throw new Error(`answer ${answer.status}`);
-    const { entries, more } = await answer.json();
-    for (const { seq } of entries) seqs.push(seq);
-    if (seqs.length >= most) return { seqs: seqs.slice(0, most), more: true };
-    const last = entries.at(-1)?.seq ?? after;
-    if (!more || last <= after) return { seqs, more: false };
-    after = last;
+export async function matching(url, query, { signal, fetch = globalThis.fetch } = {}) {
+  const params = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    for (const one of Array.isArray(value) ? value : [value]) if (one) params.append(name, one);
   }
+  const answer = await fetch(`${url}?${params}`, {
+    signal, headers: { Accept: "application/json" }, credentials: "same-origin",
+  });
+  if (!answer.ok) throw new Error(`answer ${answer.status}`);
+  const { seqs, last_seq: lastSeq } = await answer.json();
+  let seq = 0;
+  return { seqs: seqs.map((further) => (seq += further)), lastSeq };
 }
 
 /** From the match at or after (step 1), or at or before (step -1) `index`, the next one; goes round at the ends. */

@@ -4,9 +4,11 @@
  * Rows stand in display order; `index` is a position in that order, `seq` the number of the event. Unknown times are
  * NaN. The columns are typed arrays with spare room at the end, so that a live session grows without copying.
  */
-import { isFailure } from "./row.js";
+import { isFailure, stageOf } from "./row.js";
 
 const UNKNOWN = 0xffff;  // "no agent", "no state" in the index columns
+// An attempt has the state "→ " with what its call came to, "→ ?" without an outcome: as sessions_app/outline.py.
+const ATTEMPT = "→ ", OPEN = "→ ?";
 
 export class Outline {
   /** `json`: the answer of /api/v1/sessions/<id>/outline. */
@@ -29,6 +31,11 @@ export class Outline {
     columns.duration_ms.forEach((value, i) => { this.duration[i] = value ?? NaN; });
     this.span = 0;  // milliseconds from `start` to the latest known end
     this.earliest = 0;  // below zero when a row arrived live that is older than the start
+    const tool = this.lanes.indexOf("tool");
+    for (let i = 0; i < this.length; i++) {
+      const atEnd = this.lane[i] === tool && !this.isAttempt(i);
+      this.stamp[i] = this.at[i] + (atEnd ? this.duration[i] || 0 : 0);
+    }
     this.#places();
     this.#gaps(0);
     this.#reach(0);
@@ -46,6 +53,7 @@ export class Outline {
     this.lane = grown(this.lane, Uint16Array);
     this.agent = grown(this.agent, Uint16Array);
     this.state = grown(this.state, Uint16Array);
+    this.stamp = grown(this.stamp, Float64Array);  // what display order goes by; a call of one line is stamped at its end
     this.gap = grown(this.gap, Float32Array);  // milliseconds a reply took; NaN elsewhere
   }
 
@@ -69,6 +77,23 @@ export class Outline {
 
   stateName(index) {
     return this.states[this.state[index]] ?? "";
+  }
+
+  /** Whether a row is an attempt whose outcome is a row of its own. */
+  isAttempt(index) {
+    return this.stateName(index).startsWith(ATTEMPT.trimEnd());
+  }
+
+  /** Whether a row is an attempt that no outcome is known of. */
+  isOpen(index) {
+    return this.stateName(index) === OPEN;
+  }
+
+  /** What the call of an attempt came to, {status, ms}: "?" without an outcome. Null for all other rows. */
+  outcome(index) {
+    if (!this.isAttempt(index)) return null;
+    const ms = this.duration[index];
+    return { status: this.stateName(index).slice(ATTEMPT.length), ms: Number.isNaN(ms) ? null : ms };
   }
 
   failed(index) {
@@ -114,40 +139,50 @@ export class Outline {
     if (this.length + fresh.length > this.seq.length) {
       this.#reserve(Math.max(2 * this.seq.length, this.length + fresh.length));
     }
-    let lowest = this.length;
-    const first = this.length;
+    let lowest = this.length, inOrder = true;
     for (const row of fresh) {
       const end = row.at ? Date.parse(row.at) : NaN;
-      if (Number.isNaN(this.start) && !Number.isNaN(end)) this.start = end - (startsEarlier(row) || 0);
-      const at = end - this.start - startsEarlier(row);
-      const duration = row.duration_ms ?? NaN;
+      const stage = stageOf(row);
+      const ends = stage === "result" && row.call !== row.seq ? this.indexOf(row.call) : -1;
+      const duration = ends >= 0 ? NaN : row.duration_ms ?? NaN;
+      const before = row.lane === "tool" && stage !== "attempt" ? duration || 0 : 0;
+      if (Number.isNaN(this.start) && !Number.isNaN(end)) this.start = end - before;
+      const stamp = end - this.start;
+      if (ends >= 0) this.#end(ends, row.status, stamp);
       let index = this.length;
-      while (index > 0 && this.#ends(index - 1) > end - this.start) index--;
-      if (index < this.length) this.#open(index);
+      while (index > 0 && this.stamp[index - 1] > stamp) index--;
+      if (index < this.length) {
+        inOrder = false;
+        this.#open(index);
+      }
       this.seq[index] = row.seq;
-      this.at[index] = at;
+      this.at[index] = stamp - before;
+      this.stamp[index] = stamp;
       this.duration[index] = duration;
       this.lane[index] = indexIn(this.lanes, row.lane);
       this.agent[index] = indexIn(this.agents, row.agent);
-      this.state[index] = indexIn(this.states, row.status);
+      this.state[index] = indexIn(this.states, stage === "attempt" && row.lane === "tool" ? OPEN : row.status);
       this.length++;
-      lowest = Math.min(lowest, index);
+      lowest = Math.min(lowest, index, ends >= 0 ? ends : index);
       if (index === this.length - 1) this.place.set(row.seq, index);
       else this.#places();
       this.lastSeq = Math.max(this.lastSeq, row.seq);
     }
     this.#gaps(lowest);
     this.#reach(lowest);
-    return lowest === first;
+    return inOrder;
   }
 
-  // Display order is the order of the stamps, and a tool is stamped when it ends.
-  #ends(index) {
-    return this.at[index] + (this.laneName(index) === "tool" ? this.duration[index] || 0 : 0);
+  /** The call that began at `index` came to `status`. */
+  #end(index, status, stamp) {
+    this.state[index] = indexIn(this.states, ATTEMPT + (status ?? ""));
+    this.duration[index] = stamp >= this.at[index] ? Math.round(stamp - this.at[index]) : NaN;
   }
 
+  /** Make room for a row at `index`. */
   #open(index) {
-    for (const column of [this.seq, this.at, this.duration, this.lane, this.agent, this.state, this.gap]) {
+    const { seq, at, stamp, duration, lane, agent, state, gap } = this;
+    for (const column of [seq, at, stamp, duration, lane, agent, state, gap]) {
       column.copyWithin(index + 1, index, this.length);
     }
   }
@@ -193,8 +228,4 @@ function indexIn(list, word) {
   if (!word) return UNKNOWN;
   const at = list.indexOf(word);
   return at < 0 ? list.push(word) - 1 : at;
-}
-
-function startsEarlier(row) {
-  return row.lane === "tool" ? row.duration_ms || 0 : 0;
 }

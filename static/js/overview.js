@@ -4,7 +4,7 @@
  * Whatever the length, a frame costs one pass over the columns and one rectangle per run of pixels: rows that share a
  * pixel are counted into it, not painted over each other.
  */
-import { isFailure } from "./row.js";
+import { isFailure, stateOf } from "./row.js";
 
 const LANE_HEIGHT = 20;
 const AXIS_HEIGHT = 20;
@@ -268,7 +268,7 @@ export class Overview {
     this.canvas.parentElement.append(probe);
     const names = [
       "text", "text-soft", "line", "bg", "bg-sunken", "accent", "c-user", "c-assistant", "c-tool", "c-vision",
-      "c-interruption", "c-status", "c-failure", "c-other",
+      "c-interruption", "c-status", "c-decision", "c-memory", "c-run", "c-failure", "c-other",
     ];
     const colors = {};
     for (const name of names) {
@@ -357,8 +357,12 @@ export class Overview {
     const { from: least, width } = scale;
     const perMs = width / (scale.to - least);
     const failedStates = new Uint8Array(65536);
-    outline.states.forEach((word, i) => { if (isFailure("", word)) failedStates[i] = 1; });
-    const errorLane = outline.lanes.indexOf("error");
+    const refusedStates = new Uint8Array(65536);
+    outline.states.forEach((word, i) => {
+      if (isFailure("", word)) failedStates[i] = 1;
+      else if (stateOf(word) === "failed") refusedStates[i] = 1;
+    });
+    const errorLane = outline.lanes.indexOf("error"), decisionLane = outline.lanes.indexOf("decision");
     const interruption = outline.lanes.indexOf("interruption");
     const pixels = Math.ceil(width) + 1;
     const edges = laid.lanes.map(() => new Int32Array(pixels));
@@ -382,7 +386,8 @@ export class Overview {
       const into = (on ? edges : faint)[slot];
       into[x > 0 ? x | 0 : 0]++;
       into[Math.min(pixels - 1, Math.ceil(end))]--;
-      if (on && x >= 0 && x - crossed[slot] >= CROSS && (failedStates[state[i]] || lane[i] === errorLane)) {
+      const loud = failedStates[state[i]] || lane[i] === errorLane || (lane[i] === decisionLane && refusedStates[state[i]]);
+      if (loud && on && x >= 0 && x - crossed[slot] >= CROSS) {
         crossed[slot] = x;
         failures.push([x, slot]);
       }
@@ -409,10 +414,39 @@ export class Overview {
       context.lineTo(x + 6, middle);
       context.lineTo(x, middle + 6);
       context.lineTo(x - 6, middle);
-    } else if (lane.key === "status") context.arc(x + 2, middle, 3.5, 0, 7);
-    else if (lane.key === "other") context.rect(x - 1, y + 3, 3, LANE_HEIGHT - 6);
+    } else if (lane.key === "status" || lane.key === "memory") context.arc(x + 2, middle, 3.5, 0, 7);
+    else if (lane.key === "decision") {  // a shield: it stands before a call
+      context.moveTo(x - 3, middle - 5);
+      context.lineTo(x + 5, middle - 5);
+      context.lineTo(x + 5, middle + 1);
+      context.lineTo(x + 1, middle + 5);
+      context.lineTo(x - 3, middle + 1);
+    } else if (lane.key === "run") {  // a run is known by its beginning alone
+      context.moveTo(x, middle - 6);
+      context.lineTo(x + 7, middle);
+      context.lineTo(x, middle + 6);
+    } else if (lane.key === "other") context.rect(x - 1, y + 3, 3, LANE_HEIGHT - 6);
+    else if (lane.key === "tool" && outline.isOpen(i)) return this.#open(context, x, y);
     else context.roundRect(x, y + 4, Math.max(POINT + 2, end - x), LANE_HEIGHT - 8, 2);
     context.fill();
+  }
+
+  /** A call without an outcome: a bar that is open at its right, and a question mark. */
+  #open(context, x, y) {
+    const { colors } = this;
+    context.save();
+    context.strokeStyle = colors["c-tool"];
+    context.lineWidth = 1.5;
+    context.beginPath();
+    context.moveTo(x + 14, y + 4);
+    context.lineTo(x + 1, y + 4);
+    context.lineTo(x + 1, y + LANE_HEIGHT - 4);
+    context.lineTo(x + 14, y + LANE_HEIGHT - 4);
+    context.stroke();
+    context.font = `bold 12px ${colors.font}`;
+    context.textBaseline = "middle";
+    context.fillText("?", x + 5, y + LANE_HEIGHT / 2 + 1);
+    context.restore();
   }
 
   #cross(context, x, y) {

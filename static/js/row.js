@@ -11,9 +11,31 @@ export const LABELS = {
   memory: "MEMORY", run: "RUN", lifecycle: "SESSION", error: "✗ ERROR",
 };
 
+/** What an event of a tool call of several is, by the producers' words: as sessions_app/chains.py has them. */
+export const STAGES = {
+  tool_call_attempt: "attempt", tool_call_start: "attempt", "event:tool_call": "attempt",
+  tool_policy_decision: "policy", sandbox_decision: "sandbox", permission_request: "permission",
+  hook_mutation: "hook", tool_loop_warning: "loop", tool_loop_block: "loop", tool_call_complete: "result",
+  tool_call_failure: "result", tool_call_end: "result", "event:tool_result": "result", "event:tool_error": "result",
+};
+const STAGE_LABELS = {
+  policy: "POLICY", sandbox: "SANDBOX", permission: "PERMISSION", hook: "HOOK", loop: "LOOP CHECK",
+};
+const RUN_LABELS = {
+  agent_run: "RUN", callback: "CALLBACK", "event:callback": "CALLBACK", skill: "SKILL", skill_used: "SKILL",
+  skill_authored: "SKILL", skill_feedback: "SKILL", "event:subagent_call": "SUB-AGENT",
+  "event:subagent_result": "SUB-AGENT", "event:subagent_error": "SUB-AGENT", "event:subagent_batch_started": "BATCH",
+  "event:subagent_batch_finished": "BATCH", agent_switch: "HAND-OVER", task: "TASK",
+};
+
 const LANES = new Set([...Object.keys(LABELS), "interruption", "other"]);
 const OK = new Set(["ok", "success", "completed", "done", "allow", "allowed", "granted", "pass"]);
 const FAILED = new Set(["failed", "error", "denied", "blocked"]);  // as sessions_app/projection.py counts them
+const REFUSED = new Set(["deny", "block"]);  // words of decisions that say no, beside those of FAILED
+const HEALTHY = new Set(["", "ok", "none"]);  // of a loop check that warns of nothing: one is written before every call
+const CALM = new Set(["", "info", "debug", "trace", "notice"]);  // severities that a row need not mention
+const PLAIN = new Set(["user", "assistant", "lifecycle"]);  // lanes where "delivered" goes without saying
+const MAX_DEPTH = 5;  // RoomKit stops a chain of answers here (max_chain_depth)
 const PENDING = new Set(["pending", "running", "started", "waiting"]);
 const ICONS = { ok: "+", failed: "x", pending: "?", info: "~", completed: "*" };  // RoomKit's own, in its summaries
 
@@ -24,13 +46,19 @@ const GAP_MS = 1000;  // a reply faster than a second is a conversation, not a w
 export function stateOf(status) {
   const word = String(status ?? "").toLowerCase();
   if (OK.has(word)) return "ok";
-  if (FAILED.has(word)) return "failed";
+  if (FAILED.has(word) || REFUSED.has(word)) return "failed";
   return PENDING.has(word) ? "pending" : "other";
 }
 
 /** True for what `e` jumps to: a row of the error lane, or one whose recorded status says that it failed. */
 export function isFailure(lane, status) {
-  return lane === "error" || stateOf(status) === "failed";
+  return lane === "error" || FAILED.has(String(status ?? "").toLowerCase());
+}
+
+/** Which stage of a tool call of several events a row is; "" for all others. */
+export function stageOf(row) {
+  if (row.lane !== "tool" && row.lane !== "decision") return "";
+  return Object.hasOwn(STAGES, row.kind) ? STAGES[row.kind] : "";
 }
 
 /** Text with its invisible characters made visible: control pictures, and the code of a direction override. */
@@ -86,41 +114,66 @@ function short(text) {
  * What a row says, as plain values.
  *
  * `row`: a timeline row as the API gives it. `gap`: milliseconds from the user's words to this reply, or null.
+ * `outcome`: for an attempt what its call came to, {status, ms} ("?" without an outcome), or null.
  * `clock`: ISO instant → the time of day to show. Returns {seq, classes, time, exact, gap, warmth, label, name, state,
- * stateWord, duration, text, agent, cut, flags}; what does not apply is "".
+ * stateWord, duration, text, agent, shown, severity, depth, cut, flags}; what does not apply is "".
  */
-export function view(row, { gap = null, clock = utcClock } = {}) {
+export function view(row, { gap = null, outcome = null, clock = utcClock } = {}) {
   const lane = LANES.has(row.lane) ? row.lane : "other";
-  const state = row.status ? stateOf(row.status) : "";
-  const failed = isFailure(lane, row.status);
-  const status = row.status ? visible(String(row.status)) : "";
+  const stage = stageOf(row);
+  const inCall = Boolean(stage) && row.call !== null && row.call !== undefined;
+  const part = inCall && row.call !== row.seq;
+  const told = stage === "attempt" && outcome ? outcome : { status: row.status, ms: row.duration_ms };
+  const word = PLAIN.has(lane) && told.status === "delivered" ? "" : told.status;
+  const isOpen = stage === "attempt" && word === "?";
+  const healthy = row.kind === "tool_loop_warning" && HEALTHY.has(String(word ?? "").toLowerCase());
+  let state = isOpen ? "open" : word ? stateOf(word) : "";
+  if (stage === "loop" && state === "other" && !healthy) state = "pending";
+  const status = isOpen ? "no outcome" : word ? visible(String(word)) : "";
+  const shown = row.visibility && row.visibility !== "all" ? row.visibility : "";
+  const failed = isFailure(lane, row.status) || (lane === "decision" && state === "failed");
   const named = lane === "tool" || (lane !== "status" && row.tool) ? visible(row.tool || "(no name)") : "";
   const warmth = lane === "assistant" ? gapWarmth(gap) : 0;
   const flags = row.flags ?? [];
+  const depth = row.depth ?? 0, severity = row.severity ?? "";
+  const measured = told.ms !== null && told.ms !== undefined;
+  const edge = lane === "tool" && row.at ? (stage === "attempt" ? "began " : "ended ") : "";
+  const classes = [
+    "row", `lane-${lane}`, failed && "failed", inCall && "in-call", part && "call-part", healthy && "healthy",
+    shown && "hidden-from-some", depth && `depth-${Math.min(depth, MAX_DEPTH)}`,
+  ];
   return {
     seq: row.seq,
-    classes: `row lane-${lane}${failed ? " failed" : ""}`,
+    classes: classes.filter(Boolean).join(" "),
     at: row.at ?? "",
     time: row.at ? clock(row.at) : "–",
-    exact: (lane === "tool" && row.at ? "ended " : "") + exactTime(row.at),
+    exact: edge + exactTime(row.at),
     guessed: row.at && row.ts_quality === "assumed",
     gap: warmth ? gapText(gap) : "",
     warmth,
-    label: label(lane, row.kind),
+    label: label(lane, row.kind, stage, part),
     name: named,
     state,
-    stateWord: lane === "status" ? `${ICONS[row.status] ?? "·"} ${status}` : status.toUpperCase(),
-    duration: row.duration_ms ? milliseconds(row.duration_ms) : "",
-    text: short(visible(row.text ?? "")),
+    stateWord: lane === "status" ? `${ICONS[word] ?? "·"} ${status}` : status.toUpperCase(),
+    // Between the lines of a call whole milliseconds are known: none of them means less than one.
+    duration: stage === "attempt" && measured ? milliseconds(told.ms || 0.5) : told.ms ? milliseconds(told.ms) : "",
+    text: short(visible(stage === "hook" && row.text ? `altered ${row.text}` : row.text ?? "")),
     agent: visible(row.agent ?? ""),
+    shown: visible(shown),
+    severity: CALM.has(severity.toLowerCase()) || failed || stage ? "" : visible(severity),
+    depth: depth >= MAX_DEPTH - 1 ? `depth ${depth} of ${MAX_DEPTH}` : "",
     cut: row.cut ? `cut at ${row.cut}` : "",
     flags: flags.filter((flag) => flag !== "more").length,
   };
 }
 
-function label(lane, kind) {
+function label(lane, kind, stage, part) {
   if (lane === "interruption") return !kind || kind === "barge_in" ? "⌁ BARGE-IN" : `⌁ ${visible(kind)}`;
-  return LABELS[lane] ?? visible(kind || "other");
+  if (lane === "run") {
+    return Object.hasOwn(RUN_LABELS, kind) ? RUN_LABELS[kind] : visible(kind.replace(/^(event|trace):/, "") || "RUN");
+  }
+  if (stage === "result" && part) return "→ RESULT";
+  return STAGE_LABELS[stage] ?? LABELS[lane] ?? visible(kind || "other");
 }
 
 const element = (document, name, className) => {
@@ -169,6 +222,9 @@ export function fillRow(target, row, options = {}) {
   add("bdi", "row-words", said.text);
   text.replaceChildren(...parts);
   parts.length = 0;
+  if (said.shown) add("span", "row-badge", said.shown);
+  if (said.severity) add("span", "row-badge warn", said.severity);
+  if (said.depth) add("span", "row-badge warn", said.depth);
   if (said.cut) add("span", "row-badge", said.cut);
   if (said.flags) add("span", "row-badge warn", `⚑ ${said.flags}`);
   badges.replaceChildren(...parts);

@@ -7,13 +7,13 @@
 import { clock, zone } from "./clock.js";
 import { copy } from "./copy.js";
 import { Details } from "./details.js";
-import { fromAddress, isEmpty, mask, positions, toAddress } from "./filters.js";
+import { ASKED, LISTS, fromAddress, isEmpty, mask, positions, toAddress } from "./filters.js";
 import { matching, step } from "./find.js";
 import { mention, register } from "./keys.js";
 import { follow } from "./live_log.js";
 import { Outline } from "./outline.js";
 import { Overview } from "./overview.js";
-import { createRow, exactTime, fillPlaceholder, fillRow, milliseconds } from "./row.js";
+import { createRow, exactTime, fillPlaceholder, fillRow, milliseconds, stageOf } from "./row.js";
 import { Rows } from "./rows.js";
 import { VirtualList } from "./virtual_list.js";
 
@@ -42,6 +42,7 @@ export class SessionPage {
     this.buffer = [];
     this.shown = null;  // indexes that pass the filter, or null for all
     this.passing = null;
+    this.asked = {};  // name of a filter → the seqs that the server named
     this.matches = null;
     this.rows = new Rows(this.urls.timeline, {
       arrived: (rows) => this.#arrived(rows),
@@ -63,7 +64,7 @@ export class SessionPage {
     this.#makeList();
     this.#listen();
     this.#keys();
-    await this.#askTools();
+    await this.#ask(...ASKED);
     this.#applyFilter();
     this.#open();
     this.#follow();
@@ -162,7 +163,7 @@ export class SessionPage {
     const row = this.rows.get(seq);
     if (row) {
       fillRow(element, row, {
-        gap: finite(this.outline.gap[index]), clock: (at) => clock(new Date(at), zone()), href: (one) => this.#href(one),
+        gap: finite(this.outline.gap[index]), outcome: this.outline.outcome(index), clock: (at) => clock(new Date(at), zone()), href: (one) => this.#href(one),
       });
     } else fillPlaceholder(element, seq);
     const chosen = seq === this.selected;
@@ -268,8 +269,9 @@ export class SessionPage {
     const row = this.rows.cache.get(outline.seq[index]);
     const lane = outline.laneName(index);
     const ms = outline.duration[index];
+    const named = row?.tool && ["tool", "decision"].includes(lane) ? `${row.tool} ${stageOf(row)}`.trim() : lane;
     const words = [
-      lane === "tool" && row?.tool ? row.tool : lane, outline.agentName(index), outline.stateName(index),
+      named, outline.agentName(index), outline.isOpen(index) ? "no outcome" : outline.stateName(index),
       ms ? milliseconds(ms) : "",
       Number.isNaN(outline.at[index]) ? "no readable time" : clock(new Date(outline.start + outline.at[index]), zone()),
     ].filter(Boolean).join(" · ");
@@ -292,19 +294,22 @@ export class SessionPage {
 
   // --- filters and find ----------------------------------------------------------------------------------------
 
-  async #askTools() {
-    this.ofTools = null;
-    if (!this.filter.tool.size) return;
-    try {
-      const found = await Promise.all([...this.filter.tool].map((tool) => matching(this.urls.timeline, { tool })));
-      this.ofTools = new Set(found.flatMap(({ seqs }) => seqs));
-    } catch {
-      this.#say("The rows of this tool did not arrive.", 5000);
-    }
+  /** Ask the server which rows have the chosen values of the filters `names`. */
+  async #ask(...names) {
+    await Promise.all(names.map(async (name) => {
+      delete this.asked[name];
+      if (!this.filter[name].size) return;
+      try {
+        const { seqs } = await matching(this.urls.matches, { [name]: [...this.filter[name]] });
+        this.asked[name] = new Set(seqs);
+      } catch {
+        this.#say(`The rows of this ${name} did not arrive.`, 5000);
+      }
+    }));
   }
 
   #applyFilter() {
-    this.passing = mask(this.outline, this.filter, this.ofTools);
+    this.passing = mask(this.outline, this.filter, this.asked);
     this.shown = positions(this.passing);
     this.overview.mark({ shown: this.passing });
     if (this.none) this.none.hidden = this.count > 0;
@@ -323,16 +328,16 @@ export class SessionPage {
   }
 
   #clearFilter() {
-    for (const name of ["lane", "agent", "tool"]) this.filter[name].clear();
+    for (const name of LISTS) this.filter[name].clear();
     this.filter.status = "";
-    this.ofTools = null;
+    this.asked = {};
     this.#applyFilter();
   }
 
   async #toggle(name, value) {
     if (name === "status") this.filter.status = this.filter.status === value ? "" : value;
     else if (!this.filter[name].delete(value)) this.filter[name].add(value);
-    if (name === "tool") await this.#askTools();
+    if (ASKED.includes(name)) await this.#ask(name);
     this.#applyFilter();
     this.#address();
   }
@@ -351,9 +356,9 @@ export class SessionPage {
     const { signal } = this.finding;
     this.findCount.textContent = "…";
     try {
-      const { seqs, more } = await matching(this.urls.timeline, { q: words }, { signal });
+      const { seqs } = await matching(this.urls.matches, { q: words }, { signal });
       const found = seqs.map((seq) => this.outline.indexOf(seq)).filter((index) => index >= 0).sort((a, b) => a - b);
-      this.#matched(found, found.length ? `${found.length}${more ? "+" : ""} found` : "nothing found");
+      this.#matched(found, found.length ? `${found.length} found` : "nothing found");
       if (go || !this.selected) this.#step(1, this.#at - 1);
     } catch (error) {
       if (error.name !== "AbortError") this.#matched(null, "search failed");
@@ -414,13 +419,16 @@ export class SessionPage {
     if (!grown) return;
     this.rows.put(rows);
     if (this.passing) {
-      for (const row of rows) if (this.filter.tool.has(row.tool)) this.ofTools?.add(row.seq);
-      this.passing = mask(this.outline, this.filter, this.ofTools);
+      for (const name of ASKED) for (const row of rows) if (this.filter[name].has(row[name])) this.asked[name]?.add(row.seq);
+      this.passing = mask(this.outline, this.filter, this.asked);
       this.shown = positions(this.passing);
       this.overview.mark({ shown: this.passing });
     }
-    if (atEnd) this.overview.grew(before);
-    else {
+    if (atEnd) {
+      this.overview.grew(before);
+      const begun = new Set(rows.map((row) => row.call));  // an outcome changes the row of its attempt
+      this.list.refresh((place) => begun.has(this.outline.seq[this.#index(place)]));
+    } else {
       this.overview.setOutline(this.outline);
       this.overview.select(this.#at);
       this.list.rows.forEach((element, place) => this.#fill(element, place));

@@ -36,7 +36,7 @@ export function step(state, message) {
     case "trouble":
       return { ...state, trouble: message.sentence };
     case "dump": {
-      const { dump } = message;
+      const dump = { ...message.dump, grown: Boolean(message.dump.grown || state.dump?.grown) };  // said once, by finish
       const phase = dump.duplicate ? "duplicate" : PHASE_OF[dump.state] ?? state.phase;
       return { ...state, phase, dump, trouble: "", sent: Math.max(state.sent, dump.received ?? 0), error: phase === "failed" ? dump.error || "The import failed." : "" };
     }

@@ -35,6 +35,7 @@ export function sentence(state) {
   }
   if (phase === "cancelled") return "Cancelled. Nothing more is read of it.";
   if (phase === "duplicate") return "These very bytes were uploaded before; nothing was imported twice.";
+  if (phase === "done" && dump?.grown) return `Continues a dump that was here: only the rest was read. Now ${count(dump.lines, "line")} · ${count(dump.events, "event")}`;
   if (phase === "done") return `${count(dump?.lines ?? 0, "line")} · ${count(dump?.events ?? 0, "event")}`;
   return "";
 }
@@ -98,9 +99,10 @@ class Entry {
     const links = [];
     for (const session of dump?.sessions ?? []) links.push(link(session.url, session.title || "Session"));
     for (const bus of dump?.status_buses ?? []) links.push(link(bus.url, `Status: ${bus.name} (${number(bus.entries)})`));
+    for (const member of dump?.members ?? []) if (member.id !== dump.id) links.push(link(member.url, `${member.name}: ${member.state}`));
     if (dump?.bad_lines) links.push(link(`${pageOf(dump)}#quarantine`, `${count(dump.bad_lines, "line")} could not be read`));
     if (dump?.naive_lines && dump.zone_source === "assumed") links.push(link(`${pageOf(dump)}#zone`, "Tell the time zone"));
-    if (dump?.id) links.push(link(pageOf(dump), "Dump"));
+    if (dump?.id) links.push(link(pageOf(dump), dump.waits_for_consent ? "Import what could be read" : "Dump"));
     const holder = this.at("links");
     const now = links.map((a) => `${a.href} ${a.textContent}`).join("\n");
     if (holder.dataset.now !== now) {

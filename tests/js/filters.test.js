@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fromAddress, isEmpty, mask, positions, toAddress } from "../../static/js/filters.js";
-import { matching, step } from "../../static/js/find.js";
 import { Outline } from "../../static/js/outline.js";
 
 const outline = () => new Outline({
@@ -29,31 +28,14 @@ test("lane, agent and failure are answered from the outline", () => {
 });
 
 test("a tool is answered by the seqs that the server named", () => {
-  assert.deepEqual([...positions(mask(outline(), fromAddress("?tool=t"), new Set([3])))], [2]);
-  assert.deepEqual([...positions(mask(outline(), fromAddress("?tool=t"), null))], []);
+  assert.deepEqual([...positions(mask(outline(), fromAddress("?tool=t"), { tool: new Set([3]) }))], [2]);
+  assert.deepEqual([...positions(mask(outline(), fromAddress("?tool=t")))], []);
 });
 
-test("matches are gathered page after page", async () => {
-  const pages = { 0: [[2, 5], true], 5: [[9], false] };
-  const asked = [];
-  const fetch = async (url) => {
-    const params = new URL(url, "http://x").searchParams;
-    asked.push(params.get("q"));
-    const [seqs, more] = pages[params.get("after_index")];
-    return { ok: true, json: async () => ({ entries: seqs.map((seq) => ({ seq })), more }) };
-  };
-  assert.deepEqual(await matching("/t", { q: "a&b" }, { fetch }), { seqs: [2, 5, 9], more: false });
-  assert.deepEqual(asked, ["a&b", "a&b"]);
-  assert.deepEqual(await matching("/t", { q: "x" }, { fetch, most: 2 }), { seqs: [2, 5], more: true });
-});
-
-test("a failed search is an error, not an empty answer", async () => {
-  await assert.rejects(matching("/t", { q: "x" }, { fetch: async () => ({ ok: false, status: 500 }) }), /500/);
-});
-
-test("next and previous go round", () => {
-  assert.equal(step([3, 8], 3, 1), 8);
-  assert.equal(step([3, 8], 8, 1), 3);
-  assert.equal(step([3, 8], 3, -1), 8);
-  assert.equal(step([], 3, 1), -1);
+test("a severity is answered by the server too, and all that is chosen must hold", () => {
+  const asked = { tool: new Set([2, 3]), severity: new Set([3, 4]) };
+  assert.deepEqual([...positions(mask(outline(), fromAddress("?tool=t&severity=error"), asked))], [2]);
+  assert.deepEqual([...positions(mask(outline(), fromAddress("?severity=error"), asked))], [2, 3]);
+  assert.equal(isEmpty(fromAddress("?severity=error")), false);
+  assert.equal(toAddress("?severity=zap", fromAddress("?severity=error"), 2), "?severity=error&at=2");
 });

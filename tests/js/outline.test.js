@@ -85,3 +85,45 @@ test("next finds forwards, backwards and says when there is none", () => {
   assert.equal(outline.next(3, 1, user), -1);
   assert.deepEqual(outline.counts().tool, { count: 1, failed: 1, duration_ms: 300 });
 });
+
+const empty = () => new Outline(json({ seq: [], at_ms: [], lane: [], agent: [], state: [], duration_ms: [] },
+  { start: null, end: null, last_seq: 0 }));
+const call = (seq, second, kind, more = {}) => row(seq, `2026-03-20T11:56:0${second}Z`,
+  { lane: "tool", kind, call: 2, agent: "exec", ...more });
+
+test("an attempt is open until its outcome comes, and then one bar between the two", () => {
+  const outline = empty();
+  outline.add([row(1, "2026-03-20T11:56:00Z"), call(2, 1, "tool_call_attempt")]);
+  assert.deepEqual([outline.isAttempt(1), outline.isOpen(1), outline.isAttempt(0)], [true, true, false]);
+  assert.deepEqual(outline.outcome(1), { status: "?", ms: null });
+  outline.add([row(3, "2026-03-20T11:56:02Z", { lane: "decision", kind: "sandbox_decision", call: 2, status: "host" })]);
+  outline.add([call(4, 4, "tool_call_failure", { status: "failed", duration_ms: 2500 })]);
+  assert.deepEqual(outline.outcome(1), { status: "failed", ms: 3000 });
+  assert.equal(outline.isOpen(1), false);
+  assert.equal(outline.outcome(3), null);
+  assert.ok(Number.isNaN(outline.duration[3]), "its time is the bar of the attempt");
+  assert.deepEqual([1, 3].map((i) => outline.failed(i)), [false, true], "a failed call is one failure");
+  assert.deepEqual(outline.counts().tool, { count: 2, failed: 1, duration_ms: 3000 });
+});
+
+test("a live call of two lines is what a reload shows", () => {
+  const live = empty();
+  live.add([row(1, "2026-03-20T11:56:00Z"), call(2, 1, "tool_call_attempt")]);
+  live.add([call(3, 4, "tool_call_complete", { status: "success", duration_ms: 2900 })]);
+  const whole = new Outline(json({ seq: [1, 1, 1], at_ms: [0, 1000, 3000], lane: [0, 2, 2], agent: [null, 0, 0],
+    state: [null, 0, 1], duration_ms: [null, 3000, null] }, { states: ["→ success", "success"], last_seq: 3,
+    start: "2026-03-20T11:56:00.000000Z" }));
+  for (const column of ["seq", "at", "duration", "stamp"]) {
+    assert.deepEqual([...live[column].subarray(0, 3)], [...whole[column].subarray(0, 3)], column);
+  }
+  for (const i of [0, 1, 2]) assert.equal(live.stateName(i), whole.stateName(i));
+  // The bar of an attempt reaches past what follows it: a later row still goes to the end.
+  assert.equal(whole.add([row(4, "2026-03-20T11:56:02Z")]), false);
+  assert.deepEqual([...whole.seq.subarray(0, 4)], [1, 2, 4, 3]);
+});
+
+test("an outcome whose attempt is not there stands for itself", () => {
+  const outline = empty();
+  outline.add([call(9, 4, "tool_call_failure", { call: 9, status: "denied", duration_ms: 1000 })]);
+  assert.deepEqual([outline.at[0], outline.duration[0], outline.failed(0)], [0, 1000, true]);
+});

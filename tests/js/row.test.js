@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  createRow, exactTime, fillPlaceholder, fillRow, gapText, gapWarmth, isFailure, milliseconds, stateOf, view, visible,
+  createRow, exactTime, fillPlaceholder, fillRow, gapText, gapWarmth, isFailure, milliseconds, stageOf, stateOf, view, visible,
 } from "../../static/js/row.js";
 import { document } from "./mini_dom.js";
 
@@ -83,4 +83,55 @@ test("an unknown lane is drawn plainly with the producer's own word", () => {
   const said = view(row({ lane: "from_the_future", kind: "zap" }));
   assert.equal(said.label, "zap");
   assert.match(said.classes, /lane-other/);
+});
+
+const step = (kind, more = {}) => row({ lane: "decision", kind, tool: "look_up", call: 4, seq: 3, ...more });
+
+test("a call of several events reads as one: the attempt has the outcome, the others hang below it", () => {
+  const attempt = row({ lane: "tool", kind: "tool_call_attempt", tool: "look_up", call: 4, text: "{'q': 1}" });
+  const said = view(attempt, { outcome: { status: "success", ms: 812 } });
+  assert.deepEqual([said.label, said.name, said.stateWord, said.duration, said.text],
+    ["TOOL", "look_up", "SUCCESS", "812 ms", "{'q': 1}"]);
+  assert.equal(said.classes, "row lane-tool in-call");
+  assert.match(said.exact, /^began /);
+  assert.equal(view(attempt, { outcome: { status: "success", ms: 0 } }).duration, "<1 ms");
+  const result = view(row({ lane: "tool", kind: "tool_call_complete", tool: "look_up", call: 4, seq: 6, status: "success" }));
+  assert.deepEqual([result.label, result.classes], ["→ RESULT", "row lane-tool in-call call-part"]);
+});
+
+test("an attempt without an outcome asks", () => {
+  const said = view(row({ lane: "tool", kind: "tool_call_attempt", call: 4 }), { outcome: { status: "?", ms: null } });
+  assert.deepEqual([said.state, said.stateWord, said.duration], ["open", "NO OUTCOME", ""]);
+});
+
+test("a decision that says no is loud, a healthy loop check is the quietest", () => {
+  for (const status of ["deny", "denied", "block", "blocked"]) {
+    assert.match(view(step("tool_policy_decision", { status })).classes, /\bfailed\b/);
+  }
+  assert.equal(view(step("tool_policy_decision", { status: "allow" })).classes, "row lane-decision in-call call-part");
+  assert.match(view(step("tool_loop_warning", { status: "ok", text: "none" })).classes, /\bhealthy\b/);
+  const warned = view(step("tool_loop_warning", { status: "warning", severity: "warning" }));
+  assert.deepEqual([warned.state, warned.severity, warned.label], ["pending", "", "LOOP CHECK"]);
+  assert.equal(isFailure("decision", "deny"), false, "the call that was refused is the failure");
+  assert.equal(view(step("hook_mutation", { text: "arguments" })).text, "altered arguments");
+});
+
+test("what not everybody saw is said, and so is a deep chain of answers", () => {
+  const said = view(row({ visibility: "internal", depth: 4 }));
+  assert.deepEqual([said.shown, said.depth], ["internal", "depth 4 of 5"]);
+  assert.equal(said.classes, "row lane-user hidden-from-some depth-4");
+  assert.equal(view(row({ visibility: "all", depth: 1 })).shown, "");
+  assert.equal(view(row({ visibility: "all", depth: 1 })).depth, "");
+});
+
+test("a severity is said where nothing else says it", () => {
+  assert.equal(view(row({ lane: "other", kind: "base", severity: "warning" })).severity, "warning");
+  assert.equal(view(row({ lane: "other", kind: "base", severity: "info" })).severity, "");
+  assert.equal(view(row({ lane: "error", kind: "error", severity: "error" })).severity, "");
+});
+
+test("words of an object's own are no stages", () => {
+  assert.equal(stageOf(row({ lane: "tool", kind: "constructor" })), "");
+  assert.equal(view(row({ lane: "run", kind: "constructor" })).label, "constructor");
+  assert.equal(view(row({ lane: "run", kind: "trace:llm.request" })).label, "llm.request");
 });

@@ -14,8 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from auditweb.console import DataCommand
 from auditweb.dumps import jobs, store
-from auditweb.dumps.models import Dump, State
-from auditweb.formats.clock import zone_of
+from auditweb.dumps.models import Dump, Stamp, State
 from auditweb.formats.record import MAX_ID
 from auditweb.teams import audit
 from auditweb.teams.models import Team
@@ -28,7 +27,7 @@ COUNTED = (
     "events", "user_turns", "assistant_turns", "tool_calls", "tool_ms", "tools", "vision", "interruptions",
     "duration_s",
 )  # fmt: skip
-# The words of "records", so that a reader finds every format with a number.
+# The words of "records", so that a reader finds each with a number; other formats are named where there are any.
 RECORDS = ("roomkit_session", "roomkit_tool", "roomkit_status", "xerxes", "af_run", "af_event", "unknown")
 
 
@@ -36,24 +35,32 @@ class Command(DataCommand):
     help = "Import audit dumps in the foreground; the exit status is 1 when any of them failed."
 
     def add_arguments(self, parser):
-        parser.add_argument("paths", nargs="+", metavar="PATH", help="a JSONL file, or - for standard input")
+        parser.add_argument(
+            "paths", nargs="+", metavar="PATH", help="a JSONL file, .gz or .zip, or - for standard input"
+        )
         parser.add_argument("--team", default="default", help="slug of the team (default: default)")
-        parser.add_argument("--session", default="", metavar="KEY", help="put all lines into the session with this key")
+        parser.add_argument("--session", default="", metavar="KEY", help="put all lines into this session (id or key)")
         parser.add_argument("--bus", default="", metavar="NAME", help="put status lines on the bus with this name")
         parser.add_argument("--zone", default="", help="zone of times without one: Europe/Paris, +02:00, UTC")
+        parser.add_argument("--offset-ms", type=int, default=0, metavar="MS", help="added to all times")
+        parser.add_argument("--stamp", default="", choices=["", *Stamp.values], help="what the time of a tool call is")
+        parser.add_argument("--join", action="store_true", help="session ids in the lines name sessions across dumps")
+        parser.add_argument("--anyway", action="store_true", help="import what can be read of a damaged archive")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         parser.add_argument("--no-progress", action="store_true")
 
     def handle(self, *args, **options):
         try:
-            zone_of(options["zone"])
+            jobs.check_rules(options["zone"], options["offset_ms"], options["stamp"])
         except ValueError as e:
             raise CommandError(str(e)) from None
         for name in ("session", "bus"):
             if len(options[name]) > MAX_ID or not options[name].isprintable():
                 raise CommandError(f"--{name} takes up to {MAX_ID} printable characters")
         team = _team(options["team"])
-        told = {"zone": options["zone"], "session_key": options["session"], "bus_name": options["bus"]}
+        told = {name: options[name] for name in ("zone", "offset_ms", "stamp", "join")}
+        told |= {"session_key": options["session"], "bus_name": options["bus"]}
+        self.anyway = options["anyway"]
         quiet = options["json"] or options["no_progress"] or not sys.stderr.isatty()
         reports = []
         with Progress(
@@ -65,34 +72,56 @@ class Command(DataCommand):
             disable=quiet,
         ) as progress:
             for path in options["paths"]:
-                reports.append(self.import_one(team, path, told, progress))
-                if not options["json"]:
-                    self.tell(reports[-1])
+                reports += self.import_one(team, path, told, progress, quiet=options["json"])
         if options["json"]:
             self.stdout.write(json.dumps({"dumps": reports}, ensure_ascii=False, indent=1))
         if any(r["state"] != State.DONE for r in reports):
             sys.exit(1)
 
-    def import_one(self, team: Team, path: str, told: dict, progress: Progress) -> dict:
-        """Import one file; its part of the report."""
+    def import_one(self, team: Team, path: str, told: dict, progress: Progress, quiet: bool) -> list[dict]:
+        """Import one file and tell of it unless *quiet*; its part of the report, for a zip one for each file in it."""
         name = "stdin.jsonl" if path == "-" else store.clean_name(Path(path).name)
-        task = progress.add_task(name, total=1, lines=0)
+        grown, skipped = False, []
         try:
             with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
-                dump, duplicate = _receive(team, name, file, told)
-            jobs.run(dump.pk, lambda d: progress.update(task, completed=d.progress, lines=d.lines))
-            dump = _done(dump)  # a worker may have been faster
-            progress.update(task, completed=1, lines=dump.lines)
-            return report(dump, duplicate)
+                first, duplicate = _receive(team, name, file, told)
+            grown = first.grown
+            first = store.present(self.run(first, progress))
+            found = [report(self.run(dump, progress), duplicate) for dump in store.members(first)]
+            skipped = first.upload.skipped if first.upload else []
         except (OSError, store.Refused, store.Gone) as e:
-            return _refused(name, str(e))
+            found = [_refused(name, str(e))]
+        for one in found if not quiet else ():
+            self.tell(one, grown)
+        for member in skipped if not quiet else ():
+            self.stdout.write(f"  left out {member['name']}: {member['reason']}")
+        return found
 
-    def tell(self, found: dict) -> None:
+    def run(self, dump: Dump, progress: Progress) -> Dump:
+        """*dump* once its import has ended, here or in a worker that was faster."""
+        if dump.state not in (State.QUEUED, State.IMPORTING) and not (self.anyway and dump.waits_for_consent):
+            return dump
+        task = progress.add_task(dump.name, total=1, lines=0)
+
+        def show(now: Dump) -> None:
+            progress.update(task, description=now.name, completed=now.progress, lines=now.lines)
+
+        jobs.run(dump.pk, show)
+        dump = _done(dump)
+        if self.anyway and jobs.import_anyway(dump):
+            jobs.run(dump.pk, show)
+            dump = _done(dump)
+        progress.update(task, completed=1, lines=dump.lines)
+        return dump
+
+    def tell(self, found: dict, grown: bool) -> None:
         line = f"{found['name']}: {found['state']}"
         if found["error"]:
             line += f" ({found['error']})"
         elif found["duplicate"]:
             line += " (these bytes were imported before; nothing is new)"
+        elif grown:
+            line += f", grown to {found['lines']:,} lines, {found['events']:,} events"
         else:
             line += f", {found['lines']:,} lines, {found['events']:,} events, {len(found['bad_lines']):,} not readable"
         self.stdout.write(line)
