@@ -120,7 +120,7 @@ def _first(rows: QuerySet, count: int, keep: Keep | None) -> list:
     if keep is None:
         return list(rows[:count])
     found: list[int] = []
-    start, size = 0, 4 * count
+    start, size = 0, max(count, 50)
     while len(found) < count:
         keys = list(rows.values_list("pk", flat=True)[start : start + size])
         kept = keep(keys)

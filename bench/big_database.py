@@ -102,7 +102,7 @@ def fill(team, sessions: int = 100_000, events: int = 1_000_000) -> None:
             log.insert(Event, ["id", *EVENT_COLUMNS], event_rows)
             fulltext._insert(heads + entries)
             with connection.cursor() as cursor:
-                cursor.executemany(f"INSERT INTO {fulltext.FACETS} VALUES (%s, %s, %s, %s)", facets)  # noqa: S608
+                cursor.executemany(f"INSERT INTO {fulltext.FACETS} VALUES (%s, %s, %s, %s)", facets)
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
 

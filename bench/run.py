@@ -115,7 +115,14 @@ def median(values: list[dict], name: str) -> float:
     return statistics.median(value[name] for value in values)
 
 
-def measure(vendor: str, rounds: dict[int, int], files: dict[int, Path], served_lines: int, directory: Path) -> dict:
+def measure(
+    vendor: str,
+    rounds: dict[int, int],
+    files: dict[int, Path],
+    served_lines: int,
+    big: tuple[int, int],
+    directory: Path,
+) -> dict:
     """All figures of one database."""
     maker = Maker(vendor, directory)
     found: dict = {"empty_bytes": maker.empty_bytes, "imports": {}}
@@ -137,6 +144,11 @@ def measure(vendor: str, rounds: dict[int, int], files: dict[int, Path], served_
                     with maker.fresh() as database:
                         bulk.append(database.task("bulk_create", files[lines]))
             found["imports"][lines] = {"ours": ours, "raw": raw, "bulk": bulk}
+        with maker.fresh() as database:
+            say(vendor, "a database of {:,} sessions and {:,} events".format(*big))
+            database.task("fill", *big)
+            say(vendor, "searches and lists")
+            found["searches"] = database.task("searches") | {"all_events": big[1]}
         with maker.fresh() as database:
             say(vendor, "a running server")
             found["served"] = database.served(served_lines)
@@ -218,6 +230,32 @@ def reading_tables(found: dict) -> str:
     )
 
 
+def search_tables(found: dict) -> str:
+    finds, lists = [], []
+    for vendor, figures in found.items():
+        asked = figures["searches"]
+        whole, one = f"all {asked['all_events']:,} events, newest 50", f"a session of {asked['events']:,}"
+        for where, questions in ((whole, asked["all"]), (one, asked["one"])):
+            for name, (usual, slowest) in questions.items():
+                bare = f"{asked['index'][name][0]:.1f}" if where == whole and name in asked["index"] else ""
+                finds.append([NAMES[vendor], where, name, f"{usual:.1f}", f"{slowest:.1f}", bare])
+        slow_first = sorted(asked["lists"].items(), key=lambda item: -item[1][0])
+        within = sum(usual < 50 for usual, _ in asked["lists"].values())
+        row = [NAMES[vendor], f"{asked['sessions']:,}", f"{within} of {len(slow_first)}"]
+        row.append(f"{statistics.median(usual for usual, _ in asked['lists'].values()):.1f}")
+        lists.append([*row, "; ".join(f"{name}: {usual:.0f}" for name, (usual, _) in slow_first[:4])])
+    find_head = ["database", "where", "word", "median, ms", "slowest, ms", "index alone, ms"]
+    list_head = ["database", "sessions", "below 50 ms", "median, ms", "the slowest four, ms"]
+    return (
+        "### Finding words (G10)\n\n"
+        "Requests to the API through Django's test client, seven each after one that does not count; a tenth of all "
+        "events are\nin one session. Index alone: the same 50 keys from the full text, without rows, marks and "
+        "answers.\n\n" + table(find_head, finds) + "\n\n### Lists of sessions (G11)\n\n"
+        "A page of 50 through the API in every order, and with filters and words in some; medians of seven.\n\n"
+        + table(list_head, lists)
+    )
+
+
 def served_tables(found: dict) -> str:
     latency, starts = [], []
     for vendor, figures in found.items():
@@ -287,12 +325,14 @@ def main() -> None:
             with files[lines].open("wb") as file:
                 file.writelines(dump.parts(lines))
         served_lines = 100_000 if options.quick else 400_000
-        found = {vendor: measure(vendor, rounds, files, served_lines, directory) for vendor in vendors}
+        big = (10_000, 100_000) if options.quick else (100_000, 1_000_000)
+        found = {vendor: measure(vendor, rounds, files, served_lines, big, directory) for vendor in vendors}
     text = "\n\n".join(
         [
             machine((load, os.getloadavg()[0])),
             import_tables(found),
             reading_tables(found),
+            search_tables(found),
             served_tables(found),
         ]
     )

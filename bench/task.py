@@ -196,7 +196,45 @@ def outlines(times: str = "5") -> dict:
     }
 
 
-TASKS = {f.__name__: f for f in (migrate, receive, importing, bulk_create, schema, pages, outlines)}
+# Searching (the questions are those of searching.py)
+
+
+def fill(sessions: str, events: str) -> dict:
+    """Write a database of many sessions past the import."""
+    import big_database
+
+    from auditweb.teams.models import Team
+
+    team, _ = Team.objects.get_or_create(slug="bench", defaults={"name": "Bench"})
+    start = time.perf_counter()
+    big_database.fill(team, int(sessions), int(events))
+    return {"seconds": time.perf_counter() - start}
+
+
+def searches() -> dict:
+    """G10 and G11 in what ``fill`` wrote: question → (median, slowest) milliseconds."""
+    import searching
+
+    from auditweb.teams.models import Team
+    from sessions_app.models import Session
+
+    team = Team.objects.get(slug="bench")
+    session = Session.objects.filter(team=team).order_by("-event_count").first()
+    assert session
+    client = searching.signed_in(team)
+    return {
+        "sessions": Session.objects.filter(team=team).count(),
+        "events": session.event_count,
+        "index": searching.bare(session),
+        "all": searching.search(client),
+        "one": searching.in_session(client, session),
+        "lists": searching.lists(client),
+    }
+
+
+TASKS = {
+    task.__name__: task for task in (migrate, receive, importing, bulk_create, schema, pages, outlines, fill, searches)
+}
 
 
 def main() -> None:

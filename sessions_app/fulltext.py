@@ -1,8 +1,8 @@
 """The full-text index of events and of the names of sessions, and the facets by which sessions are listed.
 
 Keeps for itself how either database stores them: SQLite an FTS5 table without a copy of the text, PostgreSQL a table of
-word lists with a GIN index, both filled and emptied with the batches of the log, in their transactions, never by trigger
-(3 × the cost). The tokens come from ``terms``, so both databases find the same.
+word lists with a GIN index. Both are filled and emptied with the batches of the log, in their transactions; triggers
+would cost three times as much. The tokens come from ``terms``, so both databases find the same.
 
 An entry of the index has the key of its event; the one with ``seq`` 0 holds title, first words and agents of the
 session. Beside its words it holds tags, words that no text can hold: the team, so that the size of other teams costs
@@ -22,14 +22,16 @@ from django.db import connection, transaction
 
 from auditweb.log import SEQ_BITS, entry_id, id_range, seq_of
 from sessions_app.models import EVENT_COLUMNS, Event, Session
-from sessions_app.terms import LONGEST_WORD, Query, document, fold, tokens
+from sessions_app.terms import LONGEST_WORD, Query, distinct, document, fold, tokens
 
-TABLE, FACETS = "sessions_app_words", "sessions_app_facet"
+TABLE, FACETS, VOCABULARY = "sessions_app_words", "sessions_app_facet", "sessions_app_vocabulary"
 ROWS = 5000  # events that are read together
 NEAR = 20_000  # newest entries that PostgreSQL looks through before it asks the index for all (7 ms)
-COMMON = 100_000  # entries; whoever has more is looked for session by session
+COMMON = 30_000  # entries; whoever has more is looked for session by session
 TRIED = 20_000  # events that are read for one search to check what the index cannot tell
-PROBES = 2000  # sessions that are asked one by one for a common word before all its sessions are listed
+COMPLETIONS = 60  # words that are named instead of their beginning; looking one up takes SQLite 0.05 ms
+_ANY_END = "*"
+PROBES = 500  # sessions that are asked one by one for a common word before all its sessions are listed
 
 _EVENTS = Event._meta.db_table
 _LAST = (1 << SEQ_BITS) - 1
@@ -100,11 +102,22 @@ def refresh(session: Session, before: Face | None) -> None:
             _delete(pk, pk, [(pk, _head(session.team_id, before.text))])
         _insert([(pk, _head(session.team_id, now.text))])
     old = before.facets if before else frozenset()
+    _drop_facets(session, old - now.facets)
     with connection.cursor() as cursor:
-        _many(cursor, f"DELETE FROM {FACETS} WHERE team_id = %s AND what = %s AND word = %s AND session_id = %s",  # noqa: S608
-              [(session.team_id, *facet, session.pk) for facet in old - now.facets])  # fmt: skip
-        _many(cursor, f"INSERT INTO {FACETS} (team_id, what, word, session_id) VALUES (%s, %s, %s, %s) "  # noqa: S608
-              "ON CONFLICT DO NOTHING", [(session.team_id, *facet, session.pk) for facet in now.facets - old])  # fmt: skip
+        _many(
+            cursor,
+            f"INSERT INTO {FACETS} (team_id, what, word, session_id) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",  # noqa: S608
+            [(session.team_id, *facet, session.pk) for facet in now.facets - old],
+        )
+
+
+def _drop_facets(session: Session, facets: Collection[Facet]) -> None:
+    with connection.cursor() as cursor:
+        _many(
+            cursor,
+            f"DELETE FROM {FACETS} WHERE team_id = %s AND what = %s AND word = %s AND session_id = %s",  # noqa: S608
+            [(session.team_id, *facet, session.pk) for facet in facets],
+        )
 
 
 def remove(session: Session, events=None) -> None:
@@ -119,9 +132,7 @@ def remove(session: Session, events=None) -> None:
     if events is None and session.last_seq:
         pk, known = entry_id(session.pk, 0), face(session)
         _delete(pk, pk, [(pk, _head(session.team_id, known.text))])
-        with connection.cursor() as cursor:
-            _many(cursor, f"DELETE FROM {FACETS} WHERE team_id = %s AND what = %s AND word = %s AND session_id = %s",  # noqa: S608
-                  [(session.team_id, *facet, session.pk) for facet in known.facets])  # fmt: skip
+        _drop_facets(session, known.facets)
 
 
 def rebuild() -> int:
@@ -148,31 +159,26 @@ def fill(session: Session) -> int:
 
 def missing() -> int:
     """How many events and sessions are not in the index, or in it without being stored."""
+    stored = f"SELECT id FROM {_EVENTS} UNION ALL SELECT id << 32 FROM {Session._meta.db_table} WHERE last_seq > 0"  # noqa: S608
     with connection.cursor() as cursor:
-        stored = f"SELECT id FROM {_EVENTS} UNION ALL SELECT id << 32 FROM {Session._meta.db_table} WHERE last_seq > 0"  # noqa: S608
-        if connection.vendor == "sqlite":
-            # A table without a copy of the text lists its keys only by a word that all have: the team's.
-            cursor.execute(f"SELECT id FROM {_TEAMS}")
-            teams = [pk for (pk,) in cursor.fetchall()]
-            indexed: set[int] = set()
-            for team in teams:
-                cursor.execute(f"SELECT rowid FROM {TABLE} WHERE {TABLE} MATCH %s", [f'"{_team_tag(team)}"'])  # noqa: S608
-                indexed.update(pk for (pk,) in cursor.fetchall())
-            cursor.execute(stored)
-            return len(indexed.symmetric_difference(pk for (pk,) in cursor.fetchall()))
-        cursor.execute(f"SELECT count(*) FROM ({stored}) s FULL JOIN {TABLE} w ON w.id = s.id "  # noqa: S608
-                       "WHERE w.id IS NULL OR s.id IS NULL")  # fmt: skip
-        return cursor.fetchone()[0]
-
-
-_TEAMS = Session._meta.get_field("team").related_model._meta.db_table  # type: ignore[union-attr]
+        if connection.vendor == "postgresql":
+            cursor.execute(
+                f"SELECT count(*) FROM ({stored}) s FULL JOIN {TABLE} w ON w.id = s.id "  # noqa: S608
+                "WHERE w.id IS NULL OR s.id IS NULL"
+            )
+            return cursor.fetchone()[0]
+        cursor.execute(stored)
+        expected = {pk for (pk,) in cursor.fetchall()}
+    # A table without a copy of the text lists its keys only by a word that all have: the team's.
+    teams = list(Session.objects.order_by().values_list("team", flat=True).distinct())
+    return len(expected.symmetric_difference(_keys(_expression(Query(), teams), *_ALL, None, False) if teams else ()))
 
 
 def clear() -> None:
     """Empty the index and the facets."""
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
-            cursor.execute(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('delete-all')")
+            cursor.execute(f"INSERT INTO {TABLE} ({TABLE}) VALUES ('delete-all')")  # noqa: S608
             cursor.execute(f"DELETE FROM {FACETS}")  # noqa: S608
         else:
             cursor.execute(f"TRUNCATE {TABLE}, {FACETS}")
@@ -265,7 +271,7 @@ def _words(text: str) -> str:
     """The tokens of *text* with blanks between them; what SQLite's tokenizer cuts the same way stays as it is."""
     if settings.SQLITE:  # asking the connection would take as long as all the rest of an entry
         return text if text.isascii() else " ".join(tokens(fold(text)))
-    return " ".join(set(tokens(fold(text))))
+    return " ".join(distinct(fold(text)))
 
 
 # Finding events ------------------------------------------------------------------------------------------------
@@ -290,13 +296,15 @@ def find(
     down: bool = True,
     passing: Callable[[list[int]], Collection[int]] | None = None,
     budget: int = TRIED,
+    whose: bool = True,
 ) -> Hits:
     """Up to *limit* events of *teams* within *span* (keys) that have all of *query*, newest session first and its
     last event first (*down*), or the other way round.
 
-    *passing*: what else an event must be: gives those of some keys that are. ``has:`` is not looked at.
+    *passing*: what else an event must be: gives those of some keys that are. *whose* false: all of *span* belongs to
+    *teams*. ``has:`` is not looked at.
     """
-    expression = _expression(query, teams)
+    expression = _expression(query, teams, whose)
     checks = not query.exact or bool(query.fields) or passing is not None
     found: list[int] = []
     first, last = span
@@ -339,14 +347,15 @@ def in_session(
     *down*, in that direction. ``has:`` is about the session: it has it, or nothing is found."""
     if not _possible(session, query):
         return []
-    return find(query, [session.team_id], limit, span, down, passing, budget=1 << 62).ids
+    return find(query, [session.team_id], limit, span, down, passing, budget=1 << 62, whose=False).ids
 
 
 def within(session: Session, query: Query, passing=None) -> list[int]:
     """The keys of all events of *session* that have all of *query*, ascending."""
     span = id_range(session.pk, upto=session.last_seq)
     if query.exact and not any(term.field in _TAGS for term in query.fields) and passing is None:
-        return _keys(_expression(query, [session.team_id]), *span, None, False) if _possible(session, query) else []
+        expression = _expression(query, [session.team_id], whose=False)
+        return _keys(expression, *span, None, False) if _possible(session, query) else []
     return in_session(session, query, session.last_seq + 1, span, passing=passing)
 
 
@@ -388,8 +397,11 @@ def _keys(expression: str, first: int, last: int, limit: int | None, down: bool)
         return [pk for (pk,) in cursor.fetchall()]
 
 
-def _expression(query: Query, teams: Sequence[int]) -> str:
-    """What the index is asked: every entry that *query* means has it; when the query is exact, no other."""
+def _expression(query: Query, teams: Sequence[int], whose: bool = True) -> str:
+    """What the index is asked: every entry that *query* means has it; when the query is exact, no other.
+
+    *whose* false: only entries of sessions of these teams are asked for; without the tag it is several times quicker.
+    """
     wanted, unwanted = [], []
     for term in query.terms:
         if term.field in _TAGS:
@@ -402,15 +414,39 @@ def _expression(query: Query, teams: Sequence[int]) -> str:
                 unwanted.append(_token(*term.tokens[0]))
     either, both, neither = (" OR ", " AND ", " NOT ") if connection.vendor == "sqlite" else (" | ", " & ", " & !")
     mine = [_token(_team_tag(team), False) for team in teams] or [_token(_TAGS["team"], False)]
-    expression = both.join(["(" + either.join(mine) + ")", *wanted])
+    if whose or not wanted:
+        wanted.insert(0, "(" + either.join(mine) + ")")
+    expression = both.join(wanted)
     return f"({expression}){neither}({either.join(unwanted)})" if unwanted else expression
 
 
 def _token(token: str, prefix: bool) -> str:
     # Tokens hold neither quotes nor backslashes.
     if connection.vendor == "sqlite":
-        return f'"{token}"*' if prefix else f'"{token}"'
+        # FTS5 first merges all entries of all words with a beginning (430 ms for a word in most of 1,000,000 events);
+        # of words that are named it reads as many as are wanted (1 ms).
+        words = _beginning(token) if prefix else [token]
+        return "(" + " OR ".join(f'"{word}"' for word in words) + ")" if words else f'"{token}"{_ANY_END}'
     return f"'{token}':*" if prefix else f"'{token}'"
+
+
+def _beginning(token: str) -> list[str]:
+    """The words of the index that begin with *token*; none when there are none, or more than COMPLETIONS."""
+    words: list[str] = []
+    at = token
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(
+                f"SELECT term FROM {VOCABULARY} WHERE term >= %s AND term <= %s LIMIT 1",  # noqa: S608
+                [at, f"{token}\U0010ffff"],
+            )
+            found = cursor.fetchone()
+            if found is None:
+                return words
+            if len(words) == COMPLETIONS:
+                return []
+            words.append(found[0])
+            at = f"{found[0]}0"  # no word stands between: 0 is the first letter that a word may have
 
 
 def _checked(query: Query, keys: list[int]) -> set[int]:
@@ -454,12 +490,13 @@ class Sessions:
         self.teams = teams
         self.query = query
         self.expression = _expression(query, teams)
+        self._probing = _expression(query, teams, whose=False)
         self.tried = False  # whether it stopped at TRIED events: older ones may match too
         self._probes = 0
         self._all: set[int] | None = None
         if not query.exact:
             self._all = self._by_reading()
-        elif not self._is_common():
+        elif f'"{_ANY_END}' in self.expression or not self._is_common():
             self._all = self._every()
 
     @property
@@ -473,7 +510,7 @@ class Sessions:
         return self._all
 
     def keep(self, sessions: Sequence[int]) -> set[int]:
-        """Those of *sessions* that are among them."""
+        """Those of *sessions*, which are the teams' own, that are among them."""
         if self._all is None:
             self._probes += len(sessions)
             if self._probes <= PROBES:
@@ -507,10 +544,10 @@ class Sessions:
     def _probe(self, sessions: Sequence[int]) -> set[int]:
         if connection.vendor == "sqlite":
             source, key, has = "json_each(%s) AS some", "some.value", f"{TABLE} MATCH %s AND rowid"
-            values: list = [str(list(map(int, sessions))), self.expression]
+            values: list = [str(list(map(int, sessions))), self._probing]
         else:
-            source, key, has = "unnest(%s::bigint[]) AS some", "some", "words @@ %s::tsquery AND id"
-            values = [list(sessions), self.expression]
+            source, key, has = "unnest(%s::bigint[]) AS one", "one", "words @@ %s::tsquery AND id"
+            values = [list(sessions), self._probing]
         with connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT {key} FROM {source} WHERE EXISTS (SELECT 1 FROM {TABLE} "  # noqa: S608
@@ -541,14 +578,18 @@ class Sessions:
                 return found
 
 
-def with_facet(teams: Sequence[int], what: str, word: str, within: Collection[int] | None = None) -> set[int]:
-    """The sessions of *teams* that have a facet; of those of *within* when it is given."""
-    among = f"AND session_id IN {_listed(within)}" if within is not None else ""
+def with_facet(
+    teams: Sequence[int], what: str, word: str, within: Collection[int] | None = None, most: int | None = None
+) -> set[int]:
+    """The sessions of *teams* that have a facet, up to *most* of them; of those of *within* when it is given."""
     if within is not None and not within:
         return set()
+    among = f"AND session_id IN {_listed(within)}" if within is not None else ""
+    cap = f"LIMIT {most}" if most else ""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT session_id FROM {FACETS} WHERE team_id IN {_listed(teams or [0])} AND what = %s AND word = %s {among}",  # noqa: S608
+            f"SELECT session_id FROM {FACETS} WHERE team_id IN {_listed(teams or [0])} "  # noqa: S608
+            f"AND what = %s AND word = %s {among} {cap}",
             [what, word],
         )
         return {pk for (pk,) in cursor.fetchall()}

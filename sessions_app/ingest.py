@@ -88,7 +88,8 @@ class SessionSink:
     def retime(self, dump: Dump) -> None:
         sessions = _locked(dump)
         columns = ("line", "id", "ts_text", "ts_quality")
-        streams = [s.events.filter(dump=dump).values_list(*columns).iterator(ROWS) for s in sessions]
+        rows = [s.events.filter(dump=dump).order_by("line", "id").values_list(*columns) for s in sessions]
+        streams = [of_session.iterator(ROWS) for of_session in rows]
         in_file_order = (row[1:] for row in heapq.merge(*streams))
         log.update_many(Event, ["at_us", "sort_us", "ts_quality"], _placed_again(dump, in_file_order))
         for session in sessions:

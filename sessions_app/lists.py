@@ -27,7 +27,24 @@ SORTS = {
     "errors": "errors",
     "status": "status_count",
 }
-SMALL = 2000  # sessions that the database sorts at once; of more it walks along the index of the order
+SMALL = 10_000  # sessions that the database sorts at once; of more it walks along the index of the order
+LARGE = 20_000  # sessions with a facet; when more have it they are asked as the page comes to them
+
+
+class _Common:
+    """The sessions of *teams* that have a facet which most have; asked like ``fulltext.Sessions``."""
+
+    def __init__(self, teams: Sequence[int], what: str, word: str):
+        self._facet = (teams, what, word)
+
+    def keep(self, sessions: Sequence[int]) -> set[int]:
+        return fulltext.with_facet(*self._facet, within=sessions)
+
+    def every(self) -> set[int]:
+        return fulltext.with_facet(*self._facet)
+
+    def count(self) -> int:
+        return fulltext.count_facet(*self._facet)
 
 
 class Listing:
@@ -51,17 +68,21 @@ class Listing:
         self.teams = list(teams)
         self._known: set[int] | None = None  # all that pass the conditions so far; None: no condition yet
         self._without: set[int] = set()
-        self._common: list[tuple[fulltext.Sessions, bool]] = []  # (sessions with common words, whether excluded)
+        self._common: list[tuple[fulltext.Sessions | _Common, bool]] = []  # (asked one by one, whether excluded)
         self.tried = False
+        self._started: dict[str, int] = {}  # what the start is compared with, when too many pass to hold their keys
         self._narrow([(what, word, False) for what, word in facets])
         self._narrow([(term.field, term.text, term.exclude) for term in query.fields])
         if live is not None:
             running = set(self._sessions().filter(live=True).values_list("pk", flat=True))
             self._take(running, exclude=not live)
-        if since is not None or until is not None:
-            started = {"first_us__gte": since, "first_us__lt": until}
-            began = self._sessions().filter(**{name: at for name, at in started.items() if at is not None})
-            self._take(set(began.values_list("pk", flat=True)))
+        asked = {"first_us__gte": since, "first_us__lt": until}
+        self._started = {name: at for name, at in asked.items() if at is not None}
+        if self._started:
+            began = set(self._sessions().values_list("pk", flat=True)[: SMALL + 1])
+            if len(began) <= SMALL:
+                self._take(began)
+                self._started = {}
         if dump:
             self._take(set(self._sessions().filter(dumps__public_id=dump).values_list("pk", flat=True)))
         self._words(query)
@@ -71,21 +92,26 @@ class Listing:
         sessions = self._sessions()
         if self._known is not None and len(self._known) <= SMALL:
             keys = ", ".join(map(str, self._known)) or "NULL"  # whole numbers; more than SQLite takes as parameters
-            return pages.keyset(
-                sessions.extra(where=[f"{Session._meta.db_table}.id IN ({keys})"]),  # noqa: S610
-                sort, cursor, limit, SORTS,
-            )  # fmt: skip
+            sessions = sessions.extra(where=[f"{Session._meta.db_table}.id IN ({keys})"])  # noqa: S610
+            # Keys first, rows after: whole rows of thousands would be carried through the sort.
+            return pages.keyset(sessions, sort, cursor, limit, SORTS, keep=self._keep)
         narrowed = self._known is not None or self._without or self._common
         return pages.keyset(sessions, sort, cursor, limit, SORTS, keep=self._keep if narrowed else None)
 
     def total(self, most: bool = True) -> int | None:
         """How many; None instead of counting the sessions of a common word when *most* is false."""
         if self._common:
-            if not most:
+            [(found, exclude), *others] = self._common
+            if isinstance(found, _Common) and not (others or self._known is not None or self._without or self._started):
+                return self._sessions().count() - found.count() if exclude else found.count()
+            if not most and any(isinstance(found, fulltext.Sessions) for found, _ in self._common):
                 return None
             for found, exclude in self._common:
                 self._take(found.every(), exclude)
             self._common = []
+        if self._started and (self._known is not None or self._without):
+            self._take(set(self._sessions().values_list("pk", flat=True)))
+            self._started = {}
         if self._known is not None:
             return len(self._known)
         return self._sessions().count() - len(self._without)
@@ -93,13 +119,17 @@ class Listing:
     def _sessions(self) -> QuerySet[Session]:
         # By team alone: behind a subquery or a join no database keeps to the order of an index (1 → 110 ms).
         if len(self.teams) == 1:
-            return Session.objects.filter(team=self.teams[0])
-        return Session.objects.filter(team__in=self.teams)
+            return Session.objects.filter(team=self.teams[0], **self._started)
+        return Session.objects.filter(team__in=self.teams, **self._started)
 
     def _narrow(self, facets: list[tuple[str, str, bool]]) -> None:
         for what, word, exclude in facets:
             within = self._known if self._known is not None and len(self._known) <= SMALL else None
-            self._take(fulltext.with_facet(self.teams, what, word, within), exclude)
+            having = fulltext.with_facet(self.teams, what, word, within, LARGE + 1)
+            if len(having) <= LARGE:
+                self._take(having, exclude)
+            else:
+                self._common.append((_Common(self.teams, what, word), exclude))
 
     def _take(self, sessions: set[int], exclude: bool = False) -> None:
         if not exclude:
@@ -107,7 +137,7 @@ class Listing:
         elif self._known is None:
             self._without |= sessions
         else:
-            self._known -= sessions
+            self._known = self._known - sessions
 
     def _words(self, query: Query) -> None:
         wanted = [term for term in query.words if not term.exclude]
@@ -120,7 +150,7 @@ class Listing:
             self.tried = self.tried or found.tried
             if found.ids is not None:
                 self._take(found.ids, exclude)
-            elif self._known is not None and len(self._known) <= SMALL:
+            elif self._known is not None and len(self._known) <= fulltext.PROBES:
                 self._take(found.keep(list(self._known)), exclude)
             else:
                 self._common.append((found, exclude))

@@ -3,9 +3,12 @@
 Keeps for itself how much of each is drawn at a time.
 """
 
+import zlib
 from collections.abc import Iterable
 
+import msgspec
 from django.contrib.auth.decorators import login_required
+from django.core.cache import cache
 from django.db.models import Count, Max, Q, QuerySet, Sum
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
@@ -14,15 +17,18 @@ from auditweb import pages
 from auditweb.formats import peek
 from auditweb.log import entry_id, id_range
 from auditweb.teams import audit
-from sessions_app import calls, runs
+from sessions_app import calls, outline, runs
 from sessions_app.models import AgentRun, Event, Session, ToolCall
 from sessions_app.projection import HEALTHY
 from sessions_app.views import find_session, head, microseconds
 
 RUNS = 500  # on a page
+# Trees are remembered in a fixed number of places, whatever the cache behind: one of 20 000 runs takes 240 ms to make.
+TREES = 8
 NAMED = 6  # of the things that a run called, by name
 CALLS = 100  # on a page
 TOTALS = 100  # tools with a line of their own above the calls
+CHOICES = 500  # in the list of a filter
 KEPT = 500  # permissions, memory operations, tasks and observations, each
 SCOPED = 20_000  # memory operations whose bytes are added up
 
@@ -54,7 +60,7 @@ def session_runs(request, public_id: str):
     """The runs of agents as a tree, RUNS a page: ``?from=`` is the place of the first."""
     session = _open(request, public_id)
     query = pages.Params(request.GET)
-    tree = runs.tree(session)
+    tree = _tree(session)
     found = tree["runs"]
     start = min((query.integer("from", 1, 1) or 1) - 1, max(0, len(found) - 1))
     shown = found[start : start + RUNS]
@@ -74,6 +80,18 @@ def session_runs(request, public_id: str):
         **head(request, session, "session-runs"),
     }
     return render(request, "sessions/session_runs.html", context)
+
+
+def _tree(session: Session) -> dict:
+    """``runs.tree``, remembered while the session stays as it is."""
+    if session.run_count <= RUNS:
+        return runs.tree(session)
+    place = f"runs:{session.pk % TREES}"
+    known = cache.get(place)
+    if not known or known[0] != outline.tag(session):
+        known = (outline.tag(session), zlib.compress(msgspec.msgpack.encode(runs.tree(session)), 1))
+        cache.set(place, known, outline.SECONDS)
+    return msgspec.msgpack.decode(zlib.decompress(known[1]))
 
 
 def _above(found: list[dict], start: int) -> list[dict]:
@@ -141,10 +159,11 @@ def session_tools(request, public_id: str):
         "sort": sort,
         "columns": {name: _heading(name, sort) for name in CALL_COLUMNS},
         "choices": {
-            "tool": sorted(session.tools)[:500],
-            "agent": sorted(set(made.values_list("agent", flat=True).order_by("agent").distinct()[:500]) - {""}),
-            "status": sorted(word for word in session.tool_statuses if word)[:100],
+            "tool": sorted(session.tools)[:CHOICES],
+            "agent": sorted(set(made.values_list("agent", flat=True).order_by("agent").distinct()[:CHOICES]) - {""}),
+            "status": sorted(word for word in session.tool_statuses if word)[:CHOICES],
         },
+        "most_choices": CHOICES,
         "next": page.next,
         "prev": page.prev,
         **head(request, session, "session-tools"),
@@ -233,7 +252,8 @@ def _of_kind(session: Session, kind: str) -> QuerySet:
 
 
 def _extra(text: str) -> dict:
-    return peek(text.encode()) if text else {}
+    found = peek(text.encode()) if text else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _permission(event: Event) -> dict:

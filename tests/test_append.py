@@ -13,6 +13,7 @@ from auditweb.dumps import jobs, store
 from auditweb.dumps.models import BadLine, Dump, DumpChunk, State, Upload
 from sessions_app.models import Event, Session
 from status_app.models import StatusBus
+from tests.site import until
 from tests.test_concurrency import assert_nothing_is_left, assert_whole, at_once, is_stopped, said, upload, worker
 from tests.test_ingest import SAMPLES, one_batch, snapshot
 from tests.test_jobs import speech
@@ -202,9 +203,7 @@ def test_growing_under_a_worker_that_is_killed_loses_and_doubles_nothing(team):
     at = random.randrange(200, 3800)
     print("stopped at", at)  # shown when this fails
     with worker(dump, batch=100, stop_at=at) as process:
-        for _ in process.stdout:
-            if is_stopped(process):
-                break
+        until(lambda: is_stopped(process), "the worker stops itself")
         grown, _ = upload(team, long)
         assert grown.pk == dump.pk
         os.kill(process.pid, signal.SIGKILL)

@@ -131,6 +131,18 @@ def test_severities_are_chips_when_there_are_any(alice_client, one):
     assert 'data-filter="severity"' not in plain
 
 
+def test_checks_that_passed_can_be_hidden(alice_client, one):
+    session = one(REAL)
+    every = page(alice_client, path_of(session))
+    assert 'data-filter="checks"' in every
+    shown = page(alice_client, path_of(session), checks="telling")
+    left = [int(n) for n in re.findall(r'<article class="row[^>]*data-seq="(\d+)"', shown)]
+    gone = session.events.filter(lane="decision", status__in=("ok", "allow"))
+    assert left == [event.seq for event in session.events if event not in set(gone)]
+    assert {16, 21, 26, 53} <= set(left)
+    assert 'data-filter="checks"' not in page(alice_client, path_of(one("roomkit_session/one_line.jsonl")))
+
+
 def test_the_header_counts_what_is_there_and_nothing_else(alice_client, one):
     trace = words(page(alice_client, path_of(one(TRACE)), fragment="head"))
     for said in ("2 denials", "14 runs", "3 memory operations", "Runs 14", "Tools 2", "Records 6"):
@@ -195,11 +207,11 @@ def test_times_are_right_whatever_the_stamps_mean(alice_client, one, of_lines):
         assert re.search(r"ended \S*08:00:12 , the stamp of the outcome", text)
         assert "2 400 ms as the outcome states, 2 500 ms between the two stamps" in text
     assert "08:00:20 , the stamp of the line" in alone and "no outcome was written" in alone
-    for stamp, began, ended in (
-        ("end", "the stamp less the duration", "the stamp of the line"),
-        ("start", "the stamp of the line", "the stamp plus the duration"),
+    for name, stamp, began, ended in (
+        ("roomkit_tool/all_statuses.jsonl", "end", "the stamp less the duration", "the stamp of the line"),
+        ("roomkit_session/tiny_doc_example.jsonl", "start", "the stamp of the line", "the stamp plus the duration"),
     ):
-        tool = one("roomkit_tool/all_statuses.jsonl", stamp=stamp)
+        tool = one(name, stamp=stamp)
         timed = tool.events.exclude(duration_ms=None).filter(duration_ms__gt=0).first()
         text = words(details(alice_client, tool, timed.seq))
         assert re.search(rf"started [\d:]+ , {began}", text), text

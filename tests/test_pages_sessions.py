@@ -123,7 +123,8 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
     st.lists(
         st.fixed_dictionaries(
             {
-                "seq": st.integers(1, 4) | st.integers(1, 2**32 - 1), "at": st.sampled_from([None, "2026-03-20T11:56:02.118204Z"]),
+                "seq": st.integers(1, 4) | st.integers(1, 2**32 - 1),
+                "at": st.sampled_from([None, "2026-03-20T11:56:02.118204Z"]),
                 "ts": words, "ts_quality": st.sampled_from(["aware", "inferred", "assumed", "missing"]),
                 "kind": words | st.sampled_from([*STAGES, *RUN_LABELS, "event:", "event:zap", "trace:llm.request"]),
                 "lane": st.sampled_from([*LANES, "from_the_future"]), "role": words, "agent": words, "tool": words,

@@ -353,15 +353,22 @@ def pieces(dump: Dump, offset: int = 0, size: int | None = None) -> Iterator[byt
 
 def _pieces(chunks: QuerySet[DumpChunk], offset: int, end: int) -> Iterator[bytes]:
     number = chunks.filter(offset__lte=offset).order_by("-number").values_list("number", flat=True).first()
+    together = 1  # chunks of one query: whoever reads on gets more, whoever wants one line gets no more than it needs
     while offset < end and number is not None:
-        chunk = chunks.filter(number=number).values_list("offset", "data").first()
-        if chunk is None:
+        span = (number, number + together - 1)
+        found = chunks.filter(number__range=span).order_by("number").values_list("number", "offset", "data")
+        for found_number, start, packed in list(found):
+            if found_number != number:
+                return
+            piece = zlib.decompress(packed)[offset - start : end - start]
+            yield piece
+            offset += len(piece)
+            number += 1
+            if offset >= end:
+                return
+        if number <= span[1]:
             return
-        start, data = chunk[0], zlib.decompress(chunk[1])
-        piece = data[offset - start : end - start]
-        yield piece
-        offset += len(piece)
-        number += 1
+        together = min(2 * together, 8)
 
 
 def read(dump: Dump, offset: int, size: int) -> bytes:

@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -237,8 +238,8 @@ class Zip:
         self._size, self._pieces, self._limits = size, pieces, limits
         try:
             with zipfile.ZipFile(_View(size, pieces)) as archive:
-                self._infos = [info for info in archive.infolist() if not info.is_dir()]
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as e:
+                self._infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
+        except _UNREADABLE as e:
             raise Damaged("The zip archive is damaged or cut off: its directory cannot be read.") from e
         if len(self._infos) > MAX_MEMBERS:
             raise TooMuch(f"The archive holds {len(self._infos):,} files; {MAX_MEMBERS:,} are allowed here.")
@@ -308,6 +309,10 @@ class Zip:
             yield from unpacker.feed(piece)
             if unpacker.over or unpacker.error:
                 return
+
+
+# What zipfile raises for directories that no program wrote.
+_UNREADABLE = (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, EOFError, OSError, struct.error)
 
 
 class _View(io.RawIOBase):

@@ -14,6 +14,8 @@ CREATE TABLE sessions_app_facet (
 SQLITE = (
     "CREATE VIRTUAL TABLE sessions_app_words "
     "USING fts5(doc, content='', tokenize='ascii', detail=none, columnsize=0)",
+    # Which words begin with some letters.
+    "CREATE VIRTUAL TABLE sessions_app_vocabulary USING fts5vocab('sessions_app_words', 'instance')",
     f"{FACETS} WITHOUT ROWID",
 )
 POSTGRESQL = (
@@ -29,6 +31,8 @@ def create_tables(apps, schema_editor):
 
 
 def drop_tables(apps, schema_editor):
+    if schema_editor.connection.vendor == "sqlite":
+        schema_editor.execute("DROP TABLE sessions_app_vocabulary")
     schema_editor.execute("DROP TABLE sessions_app_words")
     schema_editor.execute("DROP TABLE sessions_app_facet")
 

@@ -1,17 +1,22 @@
 /**
  * What is shown of a session: the filter chips, and their place in the address.
  *
- * Lane, agent and failure are answered by the outline at once; tool, severity and words need the server, which answers
+ * Lane, agent, failure and passed checks are answered by the outline at once; tool, severity and words need the server, which answers
  * with seqs.
  */
 
 export const LISTS = ["lane", "agent", "tool", "severity"];
+export const WORDS = { status: "failed", checks: "telling" };  // filters that are on or off, with their word in the address
 export const ASKED = ["tool", "severity"];  // of the server
 
-/** The filter in an address: {lane: Set, agent: Set, tool: Set, severity: Set, status: "" | "failed", q: string}. */
+/**
+ * The filter in an address: {lane: Set, agent: Set, tool: Set, severity: Set, status: "" | "failed",
+ * checks: "" | "telling", q: string}.
+ */
 export function fromAddress(search) {
   const params = new URLSearchParams(search);
-  const filter = { status: params.get("status") === "failed" ? "failed" : "", q: params.get("q") ?? "" };
+  const filter = { q: params.get("q") ?? "" };
+  for (const [name, word] of Object.entries(WORDS)) filter[name] = params.get(name) === word ? word : "";
   for (const name of LISTS) filter[name] = new Set(params.getAll(name).filter(Boolean));
   return filter;
 }
@@ -19,9 +24,9 @@ export function fromAddress(search) {
 /** `search` with the filter and the selected event put into it; other parameters (team) stay. "" or "?…". */
 export function toAddress(search, filter, at) {
   const params = new URLSearchParams(search);
-  for (const name of [...LISTS, "status", "q", "at", "cursor"]) params.delete(name);
+  for (const name of [...LISTS, ...Object.keys(WORDS), "q", "at", "cursor"]) params.delete(name);
   for (const name of LISTS) for (const value of [...filter[name]].sort()) params.append(name, value);
-  if (filter.status) params.set("status", filter.status);
+  for (const name of Object.keys(WORDS)) if (filter[name]) params.set(name, filter[name]);
   if (filter.q) params.set("q", filter.q);
   if (at) params.set("at", String(at));
   const text = params.toString();
@@ -29,7 +34,7 @@ export function toAddress(search, filter, at) {
 }
 
 export function isEmpty(filter) {
-  return !filter.status && LISTS.every((name) => !filter[name].size);
+  return Object.keys(WORDS).every((name) => !filter[name]) && LISTS.every((name) => !filter[name].size);
 }
 
 /**
@@ -47,6 +52,7 @@ export function mask(outline, filter, asked = {}) {
     if (!lanes[outline.lane[i]]) continue;
     if (filter.agent.size && !agents[outline.agent[i]]) continue;
     if (filter.status && !outline.failed(i)) continue;
+    if (filter.checks && outline.passed(i)) continue;
     if (ASKED.some((name) => filter[name].size && !asked[name]?.has(outline.seq[i]))) continue;
     passing[i] = 1;
   }

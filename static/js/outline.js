@@ -4,7 +4,7 @@
  * Rows stand in display order; `index` is a position in that order, `seq` the number of the event. Unknown times are
  * NaN. The columns are typed arrays with spare room at the end, so that a live session grows without copying.
  */
-import { isFailure, stageOf } from "./row.js";
+import { isFailure, stageOf, stateOf } from "./row.js";
 
 const UNKNOWN = 0xffff;  // "no agent", "no state" in the index columns
 // An attempt has the state "→ " with what its call came to, "→ ?" without an outcome: as sessions_app/outline.py.
@@ -94,6 +94,13 @@ export class Outline {
     if (!this.isAttempt(index)) return null;
     const ms = this.duration[index];
     return { status: this.stateName(index).slice(ATTEMPT.length), ms: Number.isNaN(ms) ? null : ms };
+  }
+
+  /** Whether a row is a decision that let a call pass. */
+  passed(index) {
+    if (this.laneName(index) !== "decision") return false;
+    const word = this.stateName(index).toLowerCase();
+    return word === "none" || stateOf(word) === "ok";
   }
 
   failed(index) {

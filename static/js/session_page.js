@@ -7,7 +7,7 @@
 import { clock, zone } from "./clock.js";
 import { copy } from "./copy.js";
 import { Details } from "./details.js";
-import { ASKED, LISTS, fromAddress, isEmpty, mask, positions, toAddress } from "./filters.js";
+import { ASKED, LISTS, WORDS, fromAddress, isEmpty, mask, positions, toAddress } from "./filters.js";
 import { matching, step } from "./find.js";
 import { mention, register } from "./keys.js";
 import { follow } from "./live_log.js";
@@ -319,7 +319,7 @@ export class SessionPage {
     this.list.paint(true);
     for (const chip of this.root.querySelectorAll("[data-filter]")) {
       const { filter, value } = chip.dataset;
-      const on = filter === "status" ? this.filter.status === value : this.filter[filter].has(value);
+      const on = filter in WORDS ? this.filter[filter] === value : this.filter[filter].has(value);
       if (on) chip.setAttribute("aria-current", "true");
       else chip.removeAttribute("aria-current");
     }
@@ -329,13 +329,13 @@ export class SessionPage {
 
   #clearFilter() {
     for (const name of LISTS) this.filter[name].clear();
-    this.filter.status = "";
+    for (const name of Object.keys(WORDS)) this.filter[name] = "";
     this.asked = {};
     this.#applyFilter();
   }
 
   async #toggle(name, value) {
-    if (name === "status") this.filter.status = this.filter.status === value ? "" : value;
+    if (name in WORDS) this.filter[name] = this.filter[name] === value ? "" : value;
     else if (!this.filter[name].delete(value)) this.filter[name].add(value);
     if (ASKED.includes(name)) await this.#ask(name);
     this.#applyFilter();

@@ -5,11 +5,15 @@ import re
 import shutil
 
 import pytest
+from playwright.sync_api import expect
 
+from tests.conftest import SAMPLES
 from tests.site import Site
 
 # The driver of the synchronous API keeps an event loop running in this thread.
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+
+WAIT = 15_000  # ms; the machine of a test run may be slow
 
 WATCH = """
 window.__blocked = [];
@@ -122,3 +126,29 @@ def alice_page(alice_context, watched):
 def stranger_page(new_context, watched):
     """A page of somebody who never signed in."""
     return watched(new_context().new_page())
+
+
+@pytest.fixture(scope="module")
+def opened(server):
+    """``opened("roomkit_session/x.jsonl")`` → the path of its session, imported once."""
+    known = {}
+
+    def find(name: str) -> str:
+        if name not in known:
+            dump = server.import_file(SAMPLES / name)["dumps"][0]
+            known[name] = f"/sessions/{dump['sessions'][0]['id']}/"
+        return known[name]
+
+    return find
+
+
+@pytest.fixture
+def show(server, alice_page):
+    """``show(path)`` opens a session and waits until its scripts have taken over."""
+
+    def go(path: str):
+        alice_page.goto(server.url + path)
+        expect(alice_page.locator("[data-session][data-ready]")).to_be_attached(timeout=WAIT)
+        return alice_page
+
+    return go

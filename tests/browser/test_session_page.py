@@ -8,35 +8,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from tests.browser.conftest import WAIT
 from tests.conftest import SAMPLES
-
-WAIT = 15_000  # ms; the machine of a test run may be slow
-
-
-@pytest.fixture(scope="module")
-def opened(server):
-    """``opened("roomkit_session/x.jsonl")`` → the path of its session, imported once."""
-    known = {}
-
-    def find(name: str) -> str:
-        if name not in known:
-            dump = server.import_file(SAMPLES / name)["dumps"][0]
-            known[name] = f"/sessions/{dump['sessions'][0]['id']}/"
-        return known[name]
-
-    return find
-
-
-@pytest.fixture
-def show(server, alice_page):
-    """``show(path)`` opens a session and waits until its scripts have taken over."""
-
-    def go(path: str):
-        alice_page.goto(server.url + path)
-        expect(alice_page.locator("[data-session][data-ready]")).to_be_attached(timeout=WAIT)
-        return alice_page
-
-    return go
 
 
 def selected(page):

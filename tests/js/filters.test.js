@@ -32,6 +32,18 @@ test("a tool is answered by the seqs that the server named", () => {
   assert.deepEqual([...positions(mask(outline(), fromAddress("?tool=t")))], []);
 });
 
+test("checks that passed can be left out, whatever the case of their word", () => {
+  const all = new Outline({
+    revision: 1, last_seq: 6, start: null, end: null, lanes: ["decision", "tool"], agents: [],
+    states: ["ALLOW", "deny", "ok", "none", "host"],
+    columns: { seq: [1, 1, 1, 1, 1, 1, 1], at_ms: Array(7).fill(null), lane: [0, 0, 0, 0, 0, 0, 1], agent: Array(7).fill(null),
+      state: [0, 1, 2, 3, 4, null, 2], duration_ms: Array(7).fill(null) },
+  });
+  assert.deepEqual([...positions(mask(all, fromAddress("?checks=telling")))], [1, 4, 5, 6]);
+  assert.equal(mask(all, fromAddress("?checks=zap")), null);
+  assert.equal(toAddress("?checks=telling", fromAddress("?checks=telling"), 0), "?checks=telling");
+});
+
 test("a severity is answered by the server too, and all that is chosen must hold", () => {
   const asked = { tool: new Set([2, 3]), severity: new Set([3, 4]) };
   assert.deepEqual([...positions(mask(outline(), fromAddress("?tool=t&severity=error"), asked))], [2]);

@@ -221,6 +221,12 @@ test("what is over stays over", () => {
   assert.equal(step(over, { type: "dump", dump: { state: "done" } }), over);
 });
 
+test("that a file continued a dump is said once and remembered", () => {
+  let state = step(begin(aFile(5)), { type: "dump", dump: { state: "queued", grown: true } });
+  state = step(state, { type: "dump", dump: { state: "done", lines: 9, grown: false } });
+  assert.deepEqual([state.phase, state.dump.grown, state.dump.lines], ["done", true, 9]);
+});
+
 test("an UploadError carries what the server said", () => {
   const error = new UploadError("no", { status: 409, code: "offset", detail: { expected: 3 } });
   assert.equal(error.detail.expected, 3);

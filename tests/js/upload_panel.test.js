@@ -15,6 +15,7 @@ test("each phase says how far it is and what comes next", () => {
   assert.equal(sentence(after({ type: "dump", dump: reading })), "99 % · 41\u202f302 lines · 50\u202f350 lines/s");
   assert.equal(sentence(after({ type: "dump", dump: { state: "done", lines: 1, events: 1 } })), "1 line · 1 event");
   assert.match(sentence(after({ type: "dump", dump: { state: "done", duplicate: true } })), /nothing was imported twice/);
+  assert.match(sentence(after({ type: "dump", dump: { state: "done", grown: true, lines: 9, events: 8 } })), /only the rest was read. Now 9 lines · 8 events/);
 });
 
 test("trouble on the way is said instead of a number", () => {
