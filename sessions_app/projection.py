@@ -335,8 +335,8 @@ class _Work:
             ((*values, base + call) for call, values in self._closed.items()),
         )
         log.update_many(ToolCall, ("last_seq",), ((last, base + call) for call, last in self._extended.items()))
-        state = {"calls": self._chains.state(), "turns": self._open_turns}
-        state = {name: part for name, part in state.items() if part}
+        parts = {"calls": self._chains.state(), "turns": self._open_turns}
+        state: dict[str, object] = {name: part for name, part in parts.items() if part}
         if self._spoken != session.turn_count:
             state["spoken"] = self._spoken
         session.unfinished = json.dumps(state) if state else ""

@@ -1,12 +1,12 @@
 /**
  * What is shown of a session: the filter chips, and their place in the address.
  *
- * Lane, agent, failure and passed checks are answered by the outline at once; tool, severity and words need the server, which answers
- * with seqs.
+ * Lane, agent, failure and passed checks are answered by the outline at once; tool, severity and words need the server,
+ * which answers with seqs.
  */
 
 export const LISTS = ["lane", "agent", "tool", "severity"];
-export const WORDS = { status: "failed", checks: "telling" };  // filters that are on or off, with their word in the address
+export const WORDS = { status: "failed", checks: "telling" };  // on or off: the word that says so in the address
 export const ASKED = ["tool", "severity"];  // of the server
 
 /**

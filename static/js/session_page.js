@@ -163,7 +163,8 @@ export class SessionPage {
     const row = this.rows.get(seq);
     if (row) {
       fillRow(element, row, {
-        gap: finite(this.outline.gap[index]), outcome: this.outline.outcome(index), clock: (at) => clock(new Date(at), zone()), href: (one) => this.#href(one),
+        gap: finite(this.outline.gap[index]), outcome: this.outline.outcome(index),
+        clock: (at) => clock(new Date(at), zone()), href: (one) => this.#href(one),
       });
     } else fillPlaceholder(element, seq);
     const chosen = seq === this.selected;
@@ -419,7 +420,9 @@ export class SessionPage {
     if (!grown) return;
     this.rows.put(rows);
     if (this.passing) {
-      for (const name of ASKED) for (const row of rows) if (this.filter[name].has(row[name])) this.asked[name]?.add(row.seq);
+      for (const name of ASKED) {
+        for (const row of rows) if (this.filter[name].has(row[name])) this.asked[name]?.add(row.seq);
+      }
       this.passing = mask(this.outline, this.filter, this.asked);
       this.shown = positions(this.passing);
       this.overview.mark({ shown: this.passing });
