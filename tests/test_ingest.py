@@ -193,11 +193,7 @@ def snapshot(team) -> dict:
     found = {}
     for session in Session.objects.filter(team=team).order_by("pk"):
         base = session.pk << 32
-        counters = {
-            f.name: getattr(session, f.name)
-            for f in Session._meta.concrete_fields
-            if f.name not in KEYS
-        }
+        counters = {f.name: getattr(session, f.name) for f in Session._meta.concrete_fields if f.name not in KEYS}
         events = [
             tuple(v for k, v in row.items() if k not in ("id", "dump_id")) + (row["id"] - base,)
             for row in session.events.values()
