@@ -145,8 +145,13 @@ def _own(dump: Dump, run: int) -> tuple[str, str]:
     """(key, title) of the session of *run* (from 1) of *dump*."""
     if dump.session_key:
         return dump.session_key, dump.session_key
-    title = PurePath(dump.name).stem or dump.name
+    title = _title(dump)
     return (dump.public_id, title) if run == 1 else (f"{dump.public_id}#{run}", f"{title} · run {run}")
+
+
+def _title(dump: Dump) -> str:
+    """The name of the file without what says how it is written."""
+    return PurePath(dump.name.removesuffix(".gz")).stem or dump.name
 
 
 def _key(dump: Dump, name: str) -> str:
@@ -166,8 +171,7 @@ def _named(dump: Dump, name: str, known: dict[str, int]) -> int:
     """The session that its producer calls *name*; made, and added to *known*, when its first line comes."""
     key = _key(dump, name)
     if key not in known:
-        title = PurePath(dump.name).stem or dump.name
-        known[key] = _open(dump, key, f"{title} · {name}").pk
+        known[key] = _open(dump, key, f"{_title(dump)} · {name}").pk
     return known[key]
 
 

@@ -555,6 +555,8 @@ def _lane_rows(session: Session) -> int:
     # Producers of calls of several events may leave the agent out.
     if len(session.agents) > 1 or (session.agents and not STAGES.keys().isdisjoint(session.kinds)):
         made = ToolCall.objects.filter(id__range=id_range(session.pk))
+        if session.first_us is not None:
+            made = made.exclude(started_us=None, ended_us=None)  # no time places them: they are not drawn
         callers = len(made.values("agent").order_by("agent").distinct()[:9])
         rows += callers - 1 if 1 < callers <= 8 else 0
     return rows

@@ -272,7 +272,7 @@ def test_a_worker_that_is_killed_while_it_unpacks_leaves_nothing_half(team, kind
         "array": lambda: b"[" + lines.replace(b"\n", b",\n").rstrip(b",\n") + b"]",
     }[kind]()
     dump, _ = upload(team, data)
-    for number in sorted(random.sample(range(2, 9), 2)):
+    for number in sorted(random.sample(range(2, 6), 2)):  # the import itself begins after the sixth
         print("killed at", number)  # shown when this fails
         command = [sys.executable, "-c", UNPACKER, str(connection.settings_dict["NAME"]), str(dump.pk), str(number)]
         env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": str(ROOT)}

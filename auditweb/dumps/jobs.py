@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import groupby, islice
 
@@ -27,6 +28,7 @@ from auditweb.dumps.sinks import Placed
 from auditweb.formats import containers
 from auditweb.formats.clock import Clock, ZoneEvidence, zone_of
 from auditweb.formats.record import BadLine as BadLineError
+from auditweb.formats.record import Record
 from auditweb.ids import public_id
 
 logger = logging.getLogger(__name__)
@@ -308,6 +310,28 @@ def _read_lines(dump: Dump, progress) -> None:
     state = dump.checkpoint
     clock = Clock(dump.zone, dump.offset_ms, state.get("clock"))
     evidence = ZoneEvidence(state.get("evidence"))
+    # PostgreSQL works in a process of its own; while it does, a thread reads the next batch. SQLite works in this one.
+    ahead = connection.vendor == "postgresql"
+    batches = _batches(dump)
+    batch = next(batches, None)
+    records = _records(batch) if batch else []
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        while batch:
+            following = next(batches, None)
+            reading = pool.submit(_records, following) if following and ahead else None
+            _import_batch(dump, batch, records, clock, evidence)
+            if progress:
+                progress(dump)
+            if following and connection.vendor == "sqlite":
+                time.sleep(PAUSE)
+            batch, records = following, reading.result() if reading else _records(following or [])
+    if dump.bytes_read != dump.size:
+        _hold(dump)  # a dump that is deleted meanwhile has no bytes either
+        raise LookupError(f"bytes {dump.bytes_read:,} to {dump.size:,} are missing")
+
+
+def _batches(dump: Dump) -> Iterator[list[store.Line]]:
+    """The lines of *dump* from its checkpoint on, as many at a time as one transaction takes."""
     batch, held, parts = [], 0, 0
     for line in store.lines(dump, dump.bytes_read, dump.lines + 1):
         batch.append(line)
@@ -315,38 +339,45 @@ def _read_lines(dump: Dump, progress) -> None:
         if line.size > LONG_LINE and line.raw is not None:
             parts += line.raw.count(b"{")
         if len(batch) >= BATCH or held >= BATCH_BYTES or parts >= BATCH_PARTS:
-            _import_batch(dump, batch, clock, evidence)
+            yield batch
             batch, held, parts = [], 0, 0
-            if progress:
-                progress(dump)
-            if connection.vendor == "sqlite":
-                time.sleep(PAUSE)
     if batch:
-        _import_batch(dump, batch, clock, evidence)
-        if progress:
-            progress(dump)
-    if dump.bytes_read != dump.size:
-        _hold(dump)  # a dump that is deleted meanwhile has no bytes either
-        raise LookupError(f"bytes {dump.bytes_read:,} to {dump.size:,} are missing")
+        yield batch
 
 
-def _import_batch(dump: Dump, batch: list[store.Line], clock: Clock, evidence: ZoneEvidence) -> None:
-    """Parse *batch*, give it to the sinks and move the checkpoint, all in one transaction."""
-    placed: list[Placed] = []
-    bad: list[BadLine] = []
-    blank = naive = 0
-    counts = Counter(dump.records)
+def _records(batch: list[store.Line]) -> list[list[Record] | BadLineError | None]:
+    """What each line of *batch* holds: records, None for a blank line, the reason why it cannot be read."""
     limit = settings.MAX_LINE_BYTES
+    found: list[list[Record] | BadLineError | None] = []
     for line in batch:
         try:
             if line.raw is None:
                 raise BadLineError(f"longer than the limit of {limit:,} bytes")
-            records = formats.read_line(line.raw, line.number == 1, limit)
+            found.append(formats.read_line(line.raw, line.number == 1, limit))
         except BadLineError as e:
-            bad.append(BadLine(dump=dump, line=line.number, offset=line.offset, size=line.size, reason=e.reason[:300]))
-            continue
+            found.append(e)
+    return found
+
+
+def _import_batch(
+    dump: Dump,
+    batch: list[store.Line],
+    found: list[list[Record] | BadLineError | None],
+    clock: Clock,
+    evidence: ZoneEvidence,
+) -> None:
+    """Give what was *found* in the lines of *batch* to the sinks and move the checkpoint, all in one transaction."""
+    placed: list[Placed] = []
+    bad: list[BadLine] = []
+    blank = naive = 0
+    counts = Counter(dump.records)
+    for line, records in zip(batch, found, strict=True):
         if records is None:
             blank += 1
+            continue
+        if isinstance(records, BadLineError):
+            reason = records.reason[:300]
+            bad.append(BadLine(dump=dump, line=line.number, offset=line.offset, size=line.size, reason=reason))
             continue
         counts[records[0].format] += 1
         for record in records:

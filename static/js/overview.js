@@ -108,10 +108,12 @@ export function ticks(scale, base = 0, room = 90) {
 export function lanesOf(outline) {
   const present = new Set();
   const agents = new Set();
+  const { timed } = timesOf(outline);
   for (let i = 0; i < outline.length; i++) {
     const lane = outline.laneName(i);
     if (lane !== "interruption") present.add(SHARED[lane] ?? lane);  // these cross all lanes
-    if (lane === "tool") agents.add(outline.agent[i]);
+    // Calls that no time places are not drawn: a lane for each of their agents would stay empty.
+    if (lane === "tool" && !(timed && Number.isNaN(outline.at[i]))) agents.add(outline.agent[i]);
   }
   for (const always of ["user", "assistant", "tool"]) present.add(always);
   const lanes = [];

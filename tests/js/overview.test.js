@@ -66,6 +66,14 @@ test("tools get a lane per agent when several call them; rare lanes share the la
   assert.equal(one.slotOf(1), 2);
 });
 
+test("agents whose calls no time places have no lane of their own", () => {
+  const some = outline([0, 1, 1], [null, 0, 1]);
+  some.at[0] = 0;
+  assert.deepEqual(lanesOf(some).lanes.map((lane) => lane.name), ["user", "assistant", "tools"]);
+  some.at[1] = some.at[2] = 5;
+  assert.deepEqual(lanesOf(some).lanes.map((lane) => lane.name), ["user", "assistant", "a", "b"]);
+});
+
 test("without any readable time the order is the axis", () => {
   const { at, timed } = timesOf(outline([0, 1, 0], [null, 0, null]));
   assert.equal(timed, false);

@@ -1,9 +1,9 @@
-"""``manage.py rebuild``: derive turns, tool calls, counters and summaries again from the log."""
+"""``manage.py rebuild``: derive turns, tool calls, counters, summaries and the search index again from the log."""
 
 from django.core.management.base import CommandError
 
 from auditweb.console import DataCommand
-from sessions_app import projection, summary
+from sessions_app import fulltext, projection, summary
 from sessions_app.models import Session
 from status_app import ingest as status_ingest
 from status_app import summary as status_summary
@@ -33,6 +33,8 @@ class Command(DataCommand):
             status_ingest.recount(bus)
             status_summary.make(bus)
             self.stdout.write(f"status log {bus.public_id}: {bus.entry_count:,} entries")
+        if not options["ids"]:
+            self.stdout.write(f"search index: {fulltext.rebuild():,} entries")
 
 
 def _present(logs):
