@@ -98,10 +98,13 @@ class SessionSink:
     def settle(self, dump: Dump) -> None:
         """All lines are stored: derive again where they came out of order; drop what a new import left empty."""
         for session in _locked(dump):
-            if not session.events.exists():
-                delete(session)
-            else:
-                projection.settle(session)
+            # The newest first: they are those of the dump that is settled.
+            if session.events.filter(dump=dump).order_by("-id").values_list("id").first() is None:
+                session.dumps.remove(dump)
+                if not session.events.exists():
+                    delete(session)
+                    continue
+            projection.settle(session)
 
     def finish(self, dump: Dump) -> None:
         from auditweb.celery import send

@@ -83,6 +83,18 @@ def test_a_dump_imported_again_goes_into_the_session_that_is_told(team, import_b
     assert_whole(team)
 
 
+def test_a_dump_imported_again_elsewhere_leaves_the_session_that_others_feed(team, import_bytes):
+    line = '{"ts": "2026-01-01T10:00:0%d+00:00", "type": "speech", "role": "user", "content": "x"}\n'
+    first = import_bytes((line % 1).encode(), "a.jsonl", session_key="shared")
+    second = import_bytes((line % 2).encode(), "b.jsonl", session_key="shared")
+    jobs.reimport(second, session="alone")
+    jobs.run(second.pk)
+    assert [(s.key, s.event_count, list(s.dumps.all())) for s in Session.objects.order_by("pk")] == [
+        ("shared", 1, [first]),
+        ("alone", 1, [second]),
+    ]
+
+
 def test_session_ids_join_dumps_only_when_told(team, import_bytes):
     lines = (SAMPLES / "xerxes/multi_session_interleaved.jsonl").read_bytes().splitlines(keepends=True)
     one = import_bytes(b"".join(lines[:50]), "one.jsonl", join=True)
