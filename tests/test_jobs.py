@@ -240,3 +240,14 @@ def test_killed_three_times_in_200_000_lines_every_row_is_there_once(team, setti
     assert session.tool_ms == pytest.approx(1.5 * total / 10)
     assert Turn.objects.count() == session.turn_count == total * 8 // 10
     assert dump.status_buses.get().entry_count == total // 10 == StatusEntry.objects.count()
+
+
+def test_after_a_bulk_the_database_knows_how_large_its_tables_are(team, import_sample, monkeypatch):
+    monkeypatch.setattr(jobs, "BULK", 50)
+    import_sample("roomkit_session/support_call_60.jsonl")
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT reltuples FROM pg_class WHERE relname = 'sessions_app_event'")
+        else:
+            cursor.execute("SELECT MAX(CAST(stat AS INTEGER)) FROM sqlite_stat1 WHERE tbl = 'sessions_app_event'")
+        assert cursor.fetchone()[0] == 60

@@ -38,6 +38,7 @@ GUESS_LINES = 2000  # looked at for the zone before the first one is stored
 BATCH_BYTES = 4 * 2**20
 BATCH_PARTS = 20_000  # objects on long lines: of some formats each is a record of its own, of about 500 bytes
 LONG_LINE = 4096  # bytes
+BULK = 50_000  # lines of one import after which the database is told to look at its tables again
 CHECKPOINT = (
     "lines", "bytes_read", "blank_lines", "bad_line_count", "naive_lines", "events", "records", "checkpoint",
     "heartbeat_at", "attempts", "lease_until",
@@ -133,6 +134,7 @@ def run(dump_id: int, progress: Callable[[Dump], None] | None = None) -> bool:
         return False
     if dump is None:
         return False
+    began = dump.lines
     try:
         refusal = _unpack(dump) if dump.packed else ""
         if not refusal and dump.lines == 0:
@@ -165,6 +167,9 @@ def run(dump_id: int, progress: Callable[[Dump], None] | None = None) -> bool:
         except (LeaseLost, *AWAY):
             return False
         return True
+    if dump.lines - began >= BULK:
+        with contextlib.suppress(*AWAY):  # the database does so by itself sooner or later
+            log.analyze()
     for sink in sinks.all_sinks():
         sink.finish(dump)
     return True
