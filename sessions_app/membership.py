@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from django.db import connection
 
-from auditweb.log import SEQ_BITS, id_range
+from auditweb.log import SEQ_BITS, entry_id, id_range
 from sessions_app.chains import STAGES
 from sessions_app.models import AgentRun, Event, ToolStep, Turn
 
@@ -19,21 +19,9 @@ _TURNS = Turn._meta.db_table
 _OF_RUNS = frozenset({"agent_run", "callback", "skill"})  # kinds that come from the line of a run
 
 
-class Key(NamedTuple):
-    """What of an event says where it belongs."""
-
-    id: int
-    kind: str
-    lane: str
-    ref: str
-    sort_us: int
-    dump_id: int
-    line: int
-
-    @property
-    def place(self) -> tuple[int, int, int, int]:
-        """Its place in display order."""
-        return self.sort_us, self.dump_id, self.line, self.id & _SEQ
+# What of an event says where it belongs: id, kind, lane, ref, sort_us, dump_id, line. A plain tuple: a page has 200.
+Key = tuple[int, str, str, str, int, int, int]
+Place = tuple[int, int, int, int]  # in display order: sort_us, dump_id, line, seq
 
 
 class Membership(NamedTuple):
@@ -44,36 +32,49 @@ class Membership(NamedTuple):
     run: int | None
 
 
-def of(session_pk: int, keys: Sequence[Key]) -> list[Membership]:
-    """Where the events with *keys*, all of one session, belong; in the order given."""
-    turns, calls, runs = _turns(session_pk, keys), _calls(keys), _runs(session_pk, keys)
-    return [Membership(turns[k.id], calls.get(k.id), runs.get((k.dump_id, k.line)) if k.ref else None) for k in keys]
+def of(session_pk: int, keys: Sequence[Key]) -> Sequence[tuple[int | None, int | None, int | None]]:
+    """Where the events with *keys*, all of one session, belong, each as in Membership; in the order given."""
+    staged: list[int] = []
+    calls: dict[int, int] = {}
+    lines: dict[int, set[int]] = {}  # dump → lines that may be of a run
+    refs: set[str] = set()
+    for pk, kind, lane, ref, _, dump, line in keys:
+        if lane == "tool" or lane == "decision":
+            if kind in STAGES:
+                staged.append(pk)
+            elif lane == "tool":
+                calls[pk] = pk & _SEQ
+        if ref:
+            refs.add(ref)
+            if kind in _OF_RUNS or kind.startswith("event:"):
+                lines.setdefault(dump, set()).add(line)
+    calls |= _calls(staged)
+    runs = _runs(session_pk, lines)
+    turns = _turns(session_pk, keys, refs)
+    return [
+        (turns[pk], calls.get(pk), runs.get((dump, line)) if ref else None) for pk, _, _, ref, _, dump, line in keys
+    ]
 
 
 def of_event(event: Event) -> Membership:
     """Where one event belongs."""
-    key = Key(event.pk, event.kind, event.lane, event.ref, event.sort_us, event.dump_id, event.line)
-    return of(event.pk >> SEQ_BITS, [key])[0]
+    key = (event.pk, event.kind, event.lane, event.ref, event.sort_us, event.dump_id, event.line)
+    return Membership(*of(event.pk >> SEQ_BITS, [key])[0])
 
 
-def _calls(keys: Sequence[Key]) -> dict[int, int]:
-    staged = [k.id for k in keys if k.kind in STAGES and k.lane in ("tool", "decision")]
-    found: dict[int, int] = {k.id: k.id & _SEQ for k in keys if k.lane == "tool" and k.kind not in STAGES}
+def _calls(staged: list[int]) -> dict[int, int]:
+    """The calls of events that are one of several, by ToolStep."""
+    found: dict[int, int] = {}
     if staged and max(staged) - min(staged) < 10 * len(staged):
-        steps = ToolStep.objects.filter(id__range=(min(staged), max(staged)))
-        found.update((pk, call & _SEQ) for pk, call in steps.values_list("id", "call"))
-        return found
-    for part in _parts(staged):
-        steps = ToolStep.objects.filter(pk__in=part)
+        parts = [ToolStep.objects.filter(id__range=(min(staged), max(staged)))]
+    else:
+        parts = [ToolStep.objects.filter(pk__in=part) for part in _parts(staged)]
+    for steps in parts:
         found.update((pk, call & _SEQ) for pk, call in steps.values_list("id", "call"))
     return found
 
 
-def _runs(session_pk: int, keys: Sequence[Key]) -> dict[tuple[int, int], int]:
-    lines: dict[int, set[int]] = {}
-    for k in keys:
-        if k.ref and (k.kind in _OF_RUNS or k.kind.startswith("event:")):
-            lines.setdefault(k.dump_id, set()).add(k.line)
+def _runs(session_pk: int, lines: dict[int, set[int]]) -> dict[tuple[int, int], int]:
     found = {}
     for dump, numbers in lines.items():
         for part in _parts(sorted(numbers)):
@@ -82,22 +83,23 @@ def _runs(session_pk: int, keys: Sequence[Key]) -> dict[tuple[int, int], int]:
     return found
 
 
-def _turns(session_pk: int, keys: Sequence[Key]) -> dict[int, int | None]:
-    numbers: dict[int, int | None] = {}
+def _turns(session_pk: int, keys: Sequence[Key], refs: set[str]) -> dict[int, int | None]:
     named: dict[str, int] = {}
-    for part in _parts(sorted({k.ref for k in keys if k.ref})):
+    for part in _parts(sorted(refs)):
         # The index is of turns with a ref; SQLite uses it only where the query says so in the same words.
         turns = Turn.objects.exclude(ref="").filter(ref__in=part, id__range=id_range(session_pk)).order_by("id")
         named.update({ref: pk & _SEQ for ref, pk in turns.values_list("ref", "id")})
-    placed = []
-    for k in keys:
-        if k.ref in named:
-            numbers[k.id] = named[k.ref]
-        elif k.kind == "turn_end":
-            numbers[k.id] = None
+    numbers: dict[int, int | None] = {}
+    placed: list[Place] = []
+    base = entry_id(session_pk, 0)
+    for pk, kind, _, ref, sort_us, dump, line in keys:
+        if ref in named:
+            numbers[pk] = named[ref]
+        elif kind == "turn_end":
+            numbers[pk] = None
         else:
-            placed.append(k)
-    placed.sort(key=lambda k: k.place)
+            placed.append((sort_us, dump, line, pk - base))
+    placed.sort()
     start = 0
     while start < len(placed):
         start += _of_stretch(session_pk, placed[start:], numbers)
@@ -124,22 +126,23 @@ ORDER BY id LIMIT %s
 """  # noqa: S608
 
 
-def _of_stretch(session_pk: int, keys: list[Key], numbers: dict[int, int | None]) -> int:
-    """Find the turns of the first of *keys* (in display order) and of those that follow it closely; how many."""
+def _of_stretch(session_pk: int, places: list[Place], numbers: dict[int, int | None]) -> int:
+    """Find the turns of the first of *places* (in display order) and of those that follow it closely; how many."""
     first, last = id_range(session_pk)
-    wanted = len(keys) + 1  # every turn but the first begins at an event of its own
-    place = keys[0].place
+    base, place = first - 1, places[0]
+    wanted = len(places) + 1  # every turn but the first begins at an event of its own
     with connection.cursor() as cursor:
         cursor.execute(_HALVE, [first, first, first, last, *place, *place, first, first, last, wanted])
         turns = cursor.fetchall()
-    i = -1
-    for done, key in enumerate(keys):
-        while i + 1 < len(turns) and turns[i + 1][1:] <= key.place:
+    begins = [turn[1:] for turn in turns]
+    i, known = -1, len(turns) - 1
+    for done, place in enumerate(places):
+        while i < known and begins[i + 1] <= place:
             i += 1
         if i + 1 == wanted and done:
             return done  # further turns may lie between this event and the one before it
-        numbers[key.id] = turns[i][0] & _SEQ if i >= 0 else None
-    return len(keys)
+        numbers[base + place[3]] = turns[i][0] & _SEQ if i >= 0 else None
+    return len(places)
 
 
 def _parts(values: Sequence) -> Iterable[Sequence]:

@@ -28,9 +28,9 @@ _IDS = 500  # parameters of one statement; SQLite before 3.32 takes 999
 
 _EVENTS, _DUMPS = (model._meta.db_table for model in (Event, Dump))
 _COLUMNS = (
-    "id, ts_text, at_us, ts_quality, kind, lane, role, agent, tool, status, duration_ms, "
-    f"substr(text, 1, {TEXT + 1}), visibility, cut, flags, dump_id, line, "
-    "severity, ref, sort_us"
+    "id, kind, lane, ref, sort_us, dump_id, line, "  # membership.Key
+    "ts_text, at_us, ts_quality, role, agent, tool, status, duration_ms, "
+    f"substr(text, 1, {TEXT + 1}), visibility, cut, flags, severity"
 )
 
 Row = dict[str, Any]
@@ -296,14 +296,14 @@ def _rows(session_pk: int, tuples: list[tuple]) -> list[Row]:
     if not tuples:
         return []
     base = entry_id(session_pk, 0)
-    keys = [membership.Key(t[0], t[4], t[5], t[18], t[19], t[15], t[16]) for t in tuples]
-    dumps = _dump_ids({t[15] for t in tuples})
-    depths = _chain_depths([t[0] for t in tuples if t[12]])
+    dumps = _dump_ids({t[5] for t in tuples})
+    depths = _chain_depths([t[0] for t in tuples if t[16]])
+    belong = membership.of(session_pk, [t[:7] for t in tuples])
     rows = []
-    for event, (turn, call, run) in zip(tuples, membership.of(session_pk, keys), strict=True):
+    for event, (turn, call, run) in zip(tuples, belong, strict=True):
         (
-            pk, ts_text, at_us, ts_quality, kind, lane, role, agent, tool, status, duration_ms, text, visibility, cut,
-            flags, dump, line, severity, _, _,
+            pk, kind, lane, _, _, dump, line, ts_text, at_us, ts_quality, role, agent, tool, status, duration_ms, text,
+            visibility, cut, flags, severity,
         ) = event  # fmt: skip
         flag_list = flags.split() if flags else []
         if len(text) > TEXT:

@@ -196,7 +196,7 @@ def test_the_outline_draws_a_call_from_its_attempt_to_its_outcome(team, import_s
     call = of_session(ToolCall, session).filter(stamp="both").first()
     at = seqs.index(call.seq)
     assert columns["duration_ms"][at] == round((call.ended_us - call.started_us) / 1000)
-    assert made["states"][columns["state"][at]] == "success"
+    assert made["states"][columns["state"][at]] == f"{outline.ATTEMPT} success"
     assert columns["duration_ms"][seqs.index(call.last_seq)] is None
 
 
