@@ -17,6 +17,17 @@ from auditweb import live
 SEQ_BITS = 32
 
 
+class EntryKey(models.BigIntegerField):
+    """The key of an entry of a log, or of what is derived from one: ``log.pk * 2**32 + number``.
+
+    On SQLite it is the row id itself, which only a column of the type "integer" can be: rows then lie in the order of
+    their keys, without an index beside them.
+    """
+
+    def db_type(self, connection):
+        return "integer" if connection.vendor == "sqlite" else super().db_type(connection)
+
+
 class Log(models.Model):
     """Something with entries numbered 1, 2, 3 … in order of commit."""
 

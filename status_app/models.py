@@ -4,7 +4,7 @@ from django.db import models
 
 from auditweb.dumps.models import Dump
 from auditweb.ids import public_id
-from auditweb.log import Log, id_range, seq_of
+from auditweb.log import EntryKey, Log, id_range, seq_of
 from auditweb.teams.models import OfTeam, Team
 
 
@@ -39,7 +39,7 @@ class StatusBus(Log):
 class StatusEntry(models.Model):
     """One post. ``id`` is ``bus.pk * 2**32 + seq``; times as on sessions' events."""
 
-    id = models.BigIntegerField(primary_key=True)
+    id = EntryKey(primary_key=True)
     ts_text = models.CharField(max_length=200)
     at_us = models.BigIntegerField(null=True)
     sort_us = models.BigIntegerField(default=0)

@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from auditweb.log import seq_of
+from auditweb.log import EntryKey, seq_of
 from sessions_app.models.log import Session
 
 
@@ -14,7 +14,7 @@ class Turn(models.Model):
     agents work side by side.
     """
 
-    id = models.BigIntegerField(primary_key=True)
+    id = EntryKey(primary_key=True)
     role = models.CharField(max_length=200)  # user, assistant; agent for a turn from prompt to reply
     ref = models.CharField(max_length=200, default="")
     first_seq = models.BigIntegerField()
@@ -43,7 +43,7 @@ class ToolCall(models.Model):
     their order. Times are UTC microseconds, null when unknown. ``duration_ms`` is only what the producer measured.
     """
 
-    id = models.BigIntegerField(primary_key=True)
+    id = EntryKey(primary_key=True)
     number = models.BigIntegerField()
     turn = models.BigIntegerField(null=True)  # number of the turn it belongs to
     last_seq = models.BigIntegerField()
@@ -71,7 +71,7 @@ class ToolStep(models.Model):
     """One event of a call that has several: ``id`` is the event's, ``call`` that of the call, ``stage`` what it was:
     attempt, policy, sandbox, permission, hook, loop or result."""
 
-    id = models.BigIntegerField(primary_key=True)
+    id = EntryKey(primary_key=True)
     call = models.BigIntegerField(db_index=True)
     stage = models.CharField(max_length=10)
 
@@ -86,7 +86,7 @@ class AgentRun(models.Model):
     Run ids repeat: the line is the run. Which run it belongs to follows from the ids (``runs.tree``).
     """
 
-    id = models.BigIntegerField(primary_key=True)
+    id = EntryKey(primary_key=True)
     run_id = models.CharField(max_length=200)
     caller = models.CharField(max_length=200)
     agent = models.CharField(max_length=200)
@@ -106,7 +106,7 @@ class AgentRun(models.Model):
 class Task(models.Model):
     """A task of a room as one line tells it; ``id`` is that of the event. The latest line of a ``task_id`` counts."""
 
-    id = models.BigIntegerField(primary_key=True)
+    id = EntryKey(primary_key=True)
     task_id = models.CharField(max_length=200)
     title = models.TextField()
     status = models.CharField(max_length=200)
@@ -121,7 +121,7 @@ class Task(models.Model):
 class Observation(models.Model):
     """What an intelligence channel noticed; ``id`` is that of the event. ``confidence``: 0 to 1, null when not told."""
 
-    id = models.BigIntegerField(primary_key=True)
+    id = EntryKey(primary_key=True)
     channel = models.CharField(max_length=200)
     category = models.CharField(max_length=200)
     content = models.TextField()
