@@ -17,6 +17,8 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 from django.urls import reverse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from auditweb.dumps import jobs, store
 from auditweb.dumps.models import Dump, DumpChunk, Layer
@@ -203,7 +205,9 @@ def open_pages(client, dump: Dump) -> None:
         pages.append(f"/sessions/{session.public_id}/")
         calls += [f"/api/v1/sessions/{session.public_id}/{what}" for what in (
             "", "timeline?order=time", "outline", "turns", "tool-calls", "summary", "timeline?q=a&limit=5",
+            "runs", "tasks", "observations", "matches?q=a",
         )]  # fmt: skip
+        pages += [f"/sessions/{session.public_id}/{part}/" for part in ("runs", "tools", "records")]
         pages += [f"/sessions/{session.public_id}/events/{e.seq}/" for e in session.events.filter(line__in=(1, 2, 3))]
         calls += [f"/api/v1/sessions/{session.public_id}/export?as={form}" for form in ("csv", "jsonl", "markdown")]
         calls.append(f"/api/v1/sessions/{session.public_id}/summary.txt")
@@ -591,3 +595,51 @@ def test_bombs_and_endless_lines_cost_little_memory(name, team):
     if state == "failed":
         assert not DumpChunk.objects.filter(dump=dump, layer=Layer.LINES).exists()
         assert "unpacks to more than" in dump.error and not dump.waits_for_consent
+
+
+REAL_LINES = [
+    line
+    for name in (
+        "roomkit_mixed/session_status_tool.jsonl", "xerxes/every_event.jsonl", "xerxes/real_runtime.jsonl",
+        "agent_framework/trace-260320_115602.jsonl", "other/roomkit_timeline.jsonl",
+        "other/agent_framework_host_log.jsonl",
+    )
+    for line in (ROOT / "tests" / "samples" / name).read_bytes().splitlines()
+]  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(st.characters(), max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(), max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@st.composite
+def odd_lines(draw) -> bytes:
+    """A real line with values of any type in its fields, with other bytes somewhere, or bytes of no line at all."""
+    line = draw(st.sampled_from(REAL_LINES))
+    how = draw(st.sampled_from(["values", "bytes", "cut", "anything"]))
+    if how == "values":
+        obj = json.loads(line)
+        for key in draw(st.lists(st.sampled_from(sorted(obj)), min_size=1, max_size=3)):
+            obj[key] = draw(VALUES)
+        return json.dumps(obj).encode()
+    at = draw(st.integers(0, len(line)))
+    if how == "bytes":
+        return line[:at] + draw(st.binary(max_size=4)) + line[at + draw(st.integers(0, 4)) :]
+    return line[:at] if how == "cut" else draw(st.binary(max_size=60))
+
+
+def test_whatever_the_bytes_are_both_databases_store_what_is_read(alice_client, import_bytes):
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(odd_lines(), min_size=1, max_size=25))
+    def run(lines):
+        # A good line first, or the whole may be refused for what it looks like.
+        data = b"".join(line.replace(b"\n", b" ") + b"\n" for line in [BEFORE.strip(), *lines])
+        dump = import_bytes(data)
+        check(dump, data)
+        open_pages(alice_client, dump)
+        jobs.delete(dump)
+
+    run()

@@ -58,7 +58,8 @@ def fill(running: Site) -> str:
 def settle(page: Page) -> None:
     """Wait until scripts, rows and the overview are there."""
     page.wait_for_selector("[data-session][data-ready]")
-    page.wait_for_function("!document.querySelector('.row.waiting:not([hidden])')")
+    # Not wait_for_function: the pages' content security policy forbids to evaluate strings.
+    page.wait_for_selector(".row.waiting:not([hidden])", state="detached")
     page.evaluate("new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
 
 
