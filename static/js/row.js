@@ -154,7 +154,7 @@ export function view(row, { gap = null, outcome = null, clock = utcClock } = {})
     label: label(lane, row.kind, stage, part),
     name: named,
     state,
-    stateWord: lane === "status" ? `${ICONS[word] ?? "·"} ${status}` : status.toUpperCase(),
+    stateWord: lane === "status" ? `${Object.hasOwn(ICONS, word) ? ICONS[word] : "·"} ${status}` : status.toUpperCase(),
     // Between the lines of a call whole milliseconds are known: none of them means less than one.
     duration: stage === "attempt" && measured ? milliseconds(told.ms || 0.5) : told.ms ? milliseconds(told.ms) : "",
     text: short(visible(stage === "hook" && row.text ? `altered ${row.text}` : row.text ?? "")),

@@ -130,6 +130,12 @@ test("a severity is said where nothing else says it", () => {
   assert.equal(view(row({ lane: "error", kind: "error", severity: "error" })).severity, "");
 });
 
+test("words of an object's own are no icons of a status", () => {
+  for (const status of ["__proto__", "constructor", "toString"]) {
+    assert.equal(view(row({ lane: "status", status })).stateWord, `· ${status}`);
+  }
+});
+
 test("words of an object's own are no stages", () => {
   assert.equal(stageOf(row({ lane: "tool", kind: "constructor" })), "");
   assert.equal(view(row({ lane: "run", kind: "constructor" })).label, "constructor");
