@@ -219,7 +219,16 @@ def snapshot(team) -> dict:
 
 @pytest.mark.parametrize(
     "name",
-    ["roomkit_mixed/v058_session_and_status_paris.jsonl", "roomkit_session/appended_two_runs.jsonl"],
+    [
+        "roomkit_mixed/v058_session_and_status_paris.jsonl",
+        "roomkit_session/appended_two_runs.jsonl",
+        "xerxes/multi_session_interleaved.jsonl",
+        "xerxes/real_runtime.jsonl",
+        "agent_framework/trace-260501_090000.jsonl",
+        "dirty/out_of_order.jsonl",
+        "dirty/all_formats_concatenated.jsonl",
+        "other/roomkit_timeline.jsonl",
+    ],
 )
 def test_any_split_into_batches_gives_the_same_rows(name, team, import_sample, monkeypatch):
     data = (SAMPLES / name).read_bytes()

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from auditweb.dumps import jobs
 from auditweb.log import id_range, seq_of
 from sessions_app import calls, membership, outline, projection, runs, timeline
 from sessions_app.models import AgentRun, Event, Session, ToolCall, ToolStep, Turn
-from tests.test_ingest import add, one_batch, snapshot, upload, us
+from tests.test_ingest import add, upload, us
 
 SAMPLES = Path(__file__).parent / "samples"
 FILES = json.loads((SAMPLES / "manifest.json").read_text())["files"]
@@ -198,38 +196,6 @@ def test_the_outline_draws_a_call_from_its_attempt_to_its_outcome(team, import_s
     assert columns["duration_ms"][at] == round((call.ended_us - call.started_us) / 1000)
     assert made["states"][columns["state"][at]] == f"{outline.ATTEMPT} success"
     assert columns["duration_ms"][seqs.index(call.last_seq)] is None
-
-
-MIXED = [
-    "xerxes/multi_session_interleaved.jsonl",
-    "xerxes/real_runtime.jsonl",
-    "agent_framework/trace-260501_090000.jsonl",
-    "dirty/out_of_order.jsonl",
-    "dirty/all_formats_concatenated.jsonl",
-    "other/roomkit_timeline.jsonl",
-]
-
-
-@pytest.mark.parametrize("name", MIXED)
-def test_any_split_into_batches_gives_the_same_projections(name, team, import_sample, monkeypatch):
-    data = (SAMPLES / name).read_bytes()
-    whole = import_sample(name, team=team)
-    expected = snapshot(team)
-    jobs.delete(whole)
-
-    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4))
-    def check(sizes):
-        dump = upload(team, Path(name).name, data)
-        for turn in range(200):
-            if dump.state == "done":
-                break
-            monkeypatch.setattr(jobs, "BATCH", sizes[turn % len(sizes)])
-            one_batch(dump)
-        assert snapshot(team) == expected
-        jobs.delete(dump)
-
-    check()
 
 
 def parts_of(session) -> dict:
