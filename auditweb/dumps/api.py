@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Callable
 
 from django.conf import settings
 from django.db import transaction
@@ -306,6 +307,15 @@ class DumpView(ApiView):
             access.require(self.request, dump.team, "upload")
         return dump
 
+    def change(self, public_id: str, what: str, act: Callable[[Dump], bool], refusal: str, status: int = 202):
+        """Do *act* to the dump and record it as *what*; 409 with *refusal* where the state of the dump forbids it."""
+        dump = self.dump(public_id)
+        with transaction.atomic():
+            if not act(dump):
+                raise ApiError(409, "state", f"This dump is {dump.state}; {refusal}.")
+            audit.record(self.request, what, dump)
+        return json_answer(dump_json(self.dump(public_id)), status)
+
     def handle_exception(self, exc):
         return super().handle_exception(_refusal(exc))
 
@@ -503,24 +513,14 @@ class CancelDump(DumpView):
     @extend_schema(operation_id="dumps_cancel", request=None, responses={200: DumpBody, **_REFUSALS})
     def post(self, request, id):
         """Stop receiving or importing; what was imported stays."""
-        dump = self.dump(id)
-        with transaction.atomic():
-            if not jobs.cancel(dump):
-                raise ApiError(409, "state", f"This dump is {dump.state}; there is nothing to cancel.")
-            audit.record(request, "cancel", dump)
-        return json_answer(dump_json(self.dump(id)))
+        return self.change(id, "cancel", jobs.cancel, "there is nothing to cancel", 200)
 
 
 class RetryDump(DumpView):
     @extend_schema(operation_id="dumps_retry", request=None, responses={202: DumpBody, **_REFUSALS})
     def post(self, request, id):
         """Go on with a dump that failed or was cancelled, from where it stopped."""
-        dump = self.dump(id)
-        with transaction.atomic():
-            if not jobs.retry(dump):
-                raise ApiError(409, "state", f"This dump is {dump.state}; it neither failed nor was cancelled.")
-            audit.record(request, "retry", dump)
-        return json_answer(dump_json(self.dump(id)), 202)
+        return self.change(id, "retry", jobs.retry, "it neither failed nor was cancelled")
 
 
 class ReimportDump(DumpView):
@@ -540,12 +540,7 @@ class ImportAnyway(DumpView):
     @extend_schema(operation_id="dumps_import_anyway", request=None, responses={202: DumpBody, **_REFUSALS})
     def post(self, request, id):
         """Import what could be read of a damaged archive."""
-        dump = self.dump(id)
-        with transaction.atomic():
-            if not jobs.import_anyway(dump):
-                raise ApiError(409, "state", f"This dump is {dump.state}; it is no damaged archive that waits.")
-            audit.record(request, "import anyway", dump)
-        return json_answer(dump_json(self.dump(id)), 202)
+        return self.change(id, "import anyway", jobs.import_anyway, "it is no damaged archive that waits")
 
 
 class RetryBadLines(DumpView):

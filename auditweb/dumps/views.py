@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -235,14 +236,8 @@ def _refused(request, error: Exception) -> dict:
 @require_POST
 def dump_anyway(request, public_id: str):
     """Import what could be read of a damaged archive."""
-    dump = _to_change(request, public_id)
-    with transaction.atomic():
-        goes_on = jobs.import_anyway(dump)
-        if goes_on:
-            audit.record(request, "import anyway", dump)
-    if not goes_on:
-        messages.info(request, "This dump is no damaged archive that waits to be imported.")
-    return redirect(_address("dump-detail", request, dump))
+    refusal = "This dump is no damaged archive that waits to be imported."
+    return _change(request, public_id, "import anyway", jobs.import_anyway, refusal)
 
 
 @login_required
@@ -268,27 +263,26 @@ def dump_bad_lines(request, public_id: str):
 @require_POST
 def dump_cancel(request, public_id: str):
     """Stop receiving or importing; what was imported stays."""
-    dump = _to_change(request, public_id)
-    with transaction.atomic():
-        stopped = jobs.cancel(dump)
-        if stopped:
-            audit.record(request, "cancel", dump)
-    if not stopped:
-        messages.info(request, "There was nothing left to cancel.")
-    return redirect(_address("dump-detail", request, dump))
+    return _change(request, public_id, "cancel", jobs.cancel, "There was nothing left to cancel.")
 
 
 @login_required
 @require_POST
 def dump_retry(request, public_id: str):
     """Go on with a dump that failed or was cancelled."""
+    refusal = "This dump neither failed nor was cancelled, so there is nothing to try again."
+    return _change(request, public_id, "retry", jobs.retry, refusal)
+
+
+def _change(request, public_id: str, what: str, act: Callable[[Dump], bool], refusal: str):
+    """Do *act* to a dump and record it as *what*, or say *refusal*; back to its page."""
     dump = _to_change(request, public_id)
     with transaction.atomic():
-        again = jobs.retry(dump)
-        if again:
-            audit.record(request, "retry", dump)
-    if not again:
-        messages.info(request, "This dump neither failed nor was cancelled, so there is nothing to try again.")
+        done = act(dump)
+        if done:
+            audit.record(request, what, dump)
+    if not done:
+        messages.info(request, refusal)
     return redirect(_address("dump-detail", request, dump))
 
 
