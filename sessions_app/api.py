@@ -31,9 +31,9 @@ from auditweb.teams import access, audit
 from auditweb.teams.models import Team
 from sessions_app import calls, export, outline, runs, search, summary, terms, timeline
 from sessions_app.fulltext import HAS, TRIED
+from sessions_app.list_views import note_search
 from sessions_app.lists import SORTS, Listing
 from sessions_app.models import Event, Session, ToolCall, Turn
-from sessions_app.views import note_search
 
 
 def _counts(help_text: str) -> serializers.DictField:

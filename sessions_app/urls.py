@@ -3,13 +3,13 @@
 from django.urls import path
 
 from auditweb.throttles import searching
-from sessions_app import part_views, views
+from sessions_app import list_views, part_views, views
 
 urlpatterns = [
-    path("", searching(views.session_list), name="session-list"),
-    path("demo/load/", views.demo_load, name="demo-load"),
-    path("demo/remove/", views.demo_remove, name="demo-remove"),
-    path("search/", searching(views.search_events), name="search"),
+    path("", searching(list_views.session_list), name="session-list"),
+    path("demo/load/", list_views.demo_load, name="demo-load"),
+    path("demo/remove/", list_views.demo_remove, name="demo-remove"),
+    path("search/", searching(list_views.search_events), name="search"),
     path("sessions/<slug:public_id>/", views.session_detail, name="session-detail"),
     path("sessions/<slug:public_id>/runs/", part_views.session_runs, name="session-runs"),
     path("sessions/<slug:public_id>/tools/", part_views.session_tools, name="session-tools"),
