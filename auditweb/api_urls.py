@@ -10,9 +10,11 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.permissions import IsAuthenticated
 
 from auditweb.dumps import api as dumps
+from auditweb.dumps import stream_api as streams
 from auditweb.throttles import ByKind
 from sessions_app import api as sessions
 from status_app import api as status
+from status_app import bus_api
 
 docs = SpectacularSwaggerSplitView.as_view(url_name="api-schema", template_name="api/docs.html")
 
@@ -40,6 +42,11 @@ urlpatterns = [
     *_route("dumps/<str:id>/bad-lines/retry", dumps.RetryBadLines, "api-dump-bad-lines-retry"),
     *_route("dumps/<str:id>/bad-lines", dumps.BadLines, "api-dump-bad-lines"),
     *_route("dumps/<str:id>/original", dumps.Original, "api-dump-original"),
+    *_route("streams/<str:id>", streams.OneStream, "api-stream-detail"),
+    *_route("streams/<str:id>/lines", streams.Lines, "api-stream-lines"),
+    *_route("streams/<str:id>/heartbeat", streams.Heartbeat, "api-stream-heartbeat"),
+    *_route("streams/<str:id>/provisional", streams.Provisional, "api-stream-provisional"),
+    *_route("streams/<str:id>/end", streams.EndStream, "api-stream-end"),
     *_route("sessions/", sessions.Sessions, "api-session-list"),
     *_route("sessions/<str:id>/", sessions.OneSession, "api-session-detail"),
     *_route("sessions/<str:id>/timeline", sessions.Timeline, "api-session-timeline"),
@@ -56,9 +63,10 @@ urlpatterns = [
     *_route("sessions/<str:id>/export", sessions.Export, "api-session-export"),
     *_route("search/", sessions.Search, "api-search"),
     *_route("status/", status.Buses, "api-status-list"),
-    *_route("status/<str:id>/", status.OneBus, "api-status-detail"),
+    *_route("status/<str:id>/", bus_api.OneBus, "api-status-detail"),
     *_route("status/<str:id>/entries", status.Entries, "api-status-entries"),
     *_route("status/<str:id>/recent", status.RecentEntries, "api-status-recent"),
+    *_route("status/<str:id>/guard", status.DelegationGuard, "api-status-guard"),
     *_route("status/<str:id>/recent.txt", status.RecentText, "api-status-recent-text"),
     *_route("status/<str:id>/summary.txt", status.SummaryText, "api-status-summary-text"),
 ]

@@ -28,14 +28,19 @@ from twisted.internet import reactor as twisted_reactor
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from auditweb import metrics
+
 reactor: Any = twisted_reactor  # a module that is an object; its stubs describe neither
 logger = logging.getLogger(__name__)
 
 SLICE_PATHS = b"/api/v1/dumps/"  # the only addresses that take a slice of a dump as body
+LINES_PATHS = b"/api/v1/streams/"  # take up to 1 MiB of lines; a little more, so that the view can say what is too much
 SLICE_MARGIN = 64 * 1024  # bytes above MAX_SLICE_BYTES, so that the view can answer an oversized slice in its own words
 BODY_BYTES = 2**20  # any other body: forms and JSON
 BODIES_BYTES = 96 * 2**20  # bodies of all running requests; they lie in memory until the view has read them
 MESSAGE_BYTES = 16 * 1024  # a WebSocket message from a client: an acknowledgement has 40 bytes
+PRODUCERS_PATH = "/ws/streams/"
+LINES_BYTES = 2 * 2**20  # a message from a producer: 1 MiB of lines, with what JSON escapes
 LINGER_SECONDS = 2  # how long a refused sender may go on sending, so that it reads the answer instead of a reset
 LINGER_BYTES = 64 * 2**20
 LOOK_SECONDS = 1  # between two looks at what readers have taken
@@ -48,7 +53,9 @@ FORWARDED = (b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Port", b"X-
 
 def body_limit(path: bytes) -> int:
     """The largest body, in bytes, that the address *path* (raw, with query) may receive."""
-    return settings.MAX_SLICE_BYTES + SLICE_MARGIN if path.startswith(SLICE_PATHS) else BODY_BYTES
+    if path.startswith(SLICE_PATHS):
+        return settings.MAX_SLICE_BYTES + SLICE_MARGIN
+    return BODY_BYTES + SLICE_MARGIN if path.startswith(LINES_PATHS) else BODY_BYTES
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -73,7 +80,7 @@ class Valve:
     def __init__(self):
         self._open = asyncio.Event()
         self._open.set()
-        self.wait = self._open.wait
+        self.wait, self.is_open = self._open.wait, self._open.is_set
 
     def pauseProducing(self):
         self._open.clear()
@@ -208,8 +215,11 @@ class Socket(WebSocketProtocol):
     """
 
     maxMessagePayloadSize: int
+    maxFramePayloadSize: int
 
     def onConnect(self, request):
+        if request.path.startswith(PRODUCERS_PATH):
+            self.maxMessagePayloadSize = self.maxFramePayloadSize = LINES_BYTES
         self.valve = Valve()
         self.transport.unregisterProducer()  # the HTTP channel that this connection was
         self.transport.registerProducer(self.valve, True)
@@ -218,6 +228,24 @@ class Socket(WebSocketProtocol):
     def _closeConnection(self, abort=False):
         self.transport.unregisterProducer()  # a transport with a paused producer sends all and then stays open
         super()._closeConnection(abort)
+
+    def write_frame(self, frame: bytes) -> bool:
+        """Send a ready frame at once; False, and nothing sent, when the client has not taken what was sent before.
+
+        Past the coroutines and buffers that a message from an application goes through, because the same bytes go to
+        thousands of readers: mostly this is one system call.
+        """
+        transport = self.transport
+        if self.state != self.STATE_OPEN or self.send_queue or transport.dataBuffer or transport._tempDataBuffer:
+            return False
+        if transport.disconnecting or transport.disconnected or not self.valve.is_open():
+            return False
+        sent = transport.writeSomeData(frame)
+        if not isinstance(sent, int) or sent < 0:
+            return False  # the connection is lost; Twisted finds out by itself
+        if sent < len(frame):
+            transport.write(frame[sent:])
+        return True
 
     def sendMessage(self, *args, **kwargs):
         taken, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
@@ -294,6 +322,12 @@ class Server(daphne.server.Server):
         self.port = reactor.adoptStreamPort(self.sock.fileno(), self.sock.family, self.http_factory)
         self.sock.close()  # Twisted holds a duplicate
         self._look_at_readers()
+        self._watching = asyncio.ensure_future(metrics.watch_loop())
+
+    def create_application(self, protocol, scope):
+        if isinstance(protocol, Socket):
+            scope["extensions"] = {"auditweb.write": protocol.write_frame}
+        return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol, message):
         """Hand *message* on; of content, return when the client has read most of it or has left."""

@@ -99,7 +99,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "auditweb.health.Common",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "auditweb.teams.timeout.Timeouts",
@@ -233,7 +233,7 @@ LEASE_SECONDS = _number("AUDITWEB_LEASE_SECONDS", 12.0, least=2)
 ABANDONED_SECONDS = _number("AUDITWEB_ABANDONED_SECONDS", 86_400)
 MAX_ATTEMPTS = 3  # deaths of a worker at the same line before a dump is given up (poisoned)
 MAX_REQUESTS = _number("AUDITWEB_MAX_REQUESTS", 64)  # at once and per process; more get 503 and Retry-After
-LIVE_POLL_SECONDS = _number("AUDITWEB_LIVE_POLL_SECONDS", 0.5, least=0.01)
+LIVE_POLL_SECONDS = _number("AUDITWEB_LIVE_POLL_SECONDS", 1.5 if SQLITE or REDIS_URL else 0.5, least=0.01)
 # Whether an empty SQLite database begins with the demo sessions.
 DEMO = (env.str("AUDITWEB_DEMO", default="on") or "on").lower() in env.BOOLEAN_TRUE_STRINGS
 # What one person or key may do in a minute (auditweb/throttles.py); 0: as much as they like.
@@ -242,6 +242,7 @@ RATES = {
     "search": _number("AUDITWEB_SEARCHES_PER_MINUTE", 1200, least=0),
     "export": _number("AUDITWEB_EXPORTS_PER_MINUTE", 1200, least=0),
     "ingest": _number("AUDITWEB_INGESTS_PER_MINUTE", 6000, least=0),
+    "stream": _number("AUDITWEB_STREAM_POSTS_PER_MINUTE", 60_000, least=0),
     "ingest_bytes": _number("AUDITWEB_INGEST_BYTES_PER_MINUTE", 8 * 2**30, least=0),
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_SLICE_BYTES + 2**16
@@ -268,6 +269,9 @@ ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/5m/key,30/5m/ip"}
+
+# "package.module:function", asked who may send lines and open sockets (auditweb/teams/callback.py).
+AUTH_CALLBACK = env.str("AUDITWEB_AUTH_CALLBACK", default="")
 
 KNOX_TOKEN_MODEL = "teams.ApiKey"
 MIGRATION_MODULES = {"knox": None}  # its own table would stay unused, and in the way of emptying the database

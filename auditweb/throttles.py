@@ -34,6 +34,7 @@ COUNTED = {
     "search": "searches",
     "export": "exports",
     "ingest": "requests that send something",
+    "stream": "requests of live producers",
     "ingest_bytes": "bytes",
 }
 

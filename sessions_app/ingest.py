@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
 from django.db.models import Q
+from django.utils import timezone
 
-from auditweb import log
-from auditweb.dumps.models import Dump
+from auditweb import live, log
+from auditweb.dumps.models import Dump, State
 from auditweb.dumps.sinks import Placed
 from auditweb.formats.clock import Clock, parse_time
 from auditweb.formats.record import Record
@@ -114,6 +115,24 @@ class SessionSink:
             for session in dump.sessions.all():
                 send(summarize, session.pk)
 
+    def heard(self, dump: Dump) -> None:
+        now = timezone.now()
+        for session in dump.sessions.filter(live=True).order_by("pk"):
+            Session.objects.filter(pk=session.pk).update(heard_at=now)
+            log.announce(session)
+
+    def said(self, dump: Dump, role: str, text: str) -> None:
+        session = dump.sessions.filter(live=True).order_by("pk").last()
+        if session is not None:
+            live.tell(session.live_key, {"type": "provisional", "role": role, "text": text})
+
+    def ended(self, dump: Dump) -> None:
+        for session in _locked(dump):
+            if session.live and not session.dumps.filter(state=State.LIVE).exists():
+                session.live, session.ended_at = False, timezone.now()
+                session.save(update_fields=["live", "ended_at"])
+                log.announce(session)
+
     def forget(self, dump: Dump, keep: bool = False) -> None:
         """Remove the events of *dump*. *keep*: sessions stay, empty, because the dump is imported again."""
         for session in _locked(dump):
@@ -153,8 +172,13 @@ def _own(dump: Dump, run: int) -> tuple[str, str]:
 
 
 def _title(dump: Dump) -> str:
-    """The name of the file without what says how it is written."""
-    return PurePath(dump.name.removesuffix(".gz")).stem or dump.name
+    """The name of the file without what says how it is written; a producer's name for its stream is no file's."""
+    name = PurePath(dump.name.removesuffix(".gz"))
+    return (
+        (name.stem or dump.name)
+        if not dump.stream or name.suffix in (".jsonl", ".ndjson", ".json", ".log")
+        else dump.name
+    )
 
 
 def _key(dump: Dump, name: str) -> str:
@@ -212,6 +236,9 @@ def _append(session_id: int, rows: list[tuple], dump: Dump) -> int:
     events = log.append(session, Event, EVENT_COLUMNS, rows)
     projection.project(session, events, {dump.pk: dump.stamp})
     fulltext.add(session, events, before)
+    if dump.state == State.LIVE and not session.live:
+        session.live, session.ended_at = True, None
+        session.save(update_fields=["live", "ended_at"])
     if session.status_bus_id is None and any(row[_KIND] == "status" for row in rows):
         session.status_bus = bus_of(dump)
         session.save(update_fields=["status_bus"])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditweb import live
-from auditweb.live import Head
+from auditweb.live import bell, hub, socket
+from auditweb.live.hub import Head
 
 
 class Shelf:
@@ -47,13 +47,13 @@ class Ear:
     def __init__(self, shelf, after=0, mute=False, **kwargs):
         self.said, self.mute, self.refused = [], mute, None
         head = Head(shelf.last, shelf.revision, shelf.state)
-        self.reader = live.hub().join(shelf, 1, head, after, self.hear, **kwargs)
+        self.reader = hub.hub().join(shelf, 1, head, after, self.hear, **kwargs)
         self.task = asyncio.create_task(self.run())
 
     async def run(self):
         try:
             await self.reader.run()
-        except live.Refused as e:
+        except socket.Refused as e:
             self.refused = e.code
         finally:
             self.reader.leave()
@@ -129,14 +129,14 @@ async def test_a_reader_that_stalls_stops_at_the_window_and_costs_the_others_not
     shelf = Shelf(2000)
     async with listening(Ear(shelf, mute=True), Ear(shelf)) as (mute, well):
         await until(lambda: well.seqs and well.seqs[-1] == 2000, "the other one caught up")
-        assert 0 < len(mute.seqs) <= live.WINDOW_EVENTS
+        assert 0 < len(mute.seqs) <= hub.WINDOW_EVENTS
         before = len(shelf.reads)
         for _ in range(20):
             shelf.write(5)
             await asyncio.sleep(0.06)
         await until(lambda: well.seqs[-1] == 2100, "the other one goes on")
         assert well.seqs == list(range(1, 2101))
-        assert len(mute.seqs) <= live.WINDOW_EVENTS
+        assert len(mute.seqs) <= hub.WINDOW_EVENTS
         assert len(shelf.reads) - before <= 45  # what the other one causes; nothing is read for the stalled one
 
 
@@ -157,31 +157,31 @@ async def test_the_window_also_counts_bytes():
         shelf.write()
         await asyncio.sleep(0.2)
         sizes = [sum(len(json.dumps(row)) for row in message["entries"]) for message in ear.of("entries")]
-        assert max(sizes) <= live.FRAME_BYTES * 1.05
-        assert sum(sizes) <= live.WINDOW_BYTES * 1.05
+        assert max(sizes) <= hub.FRAME_BYTES * 1.05
+        assert sum(sizes) <= hub.WINDOW_BYTES * 1.05
 
 
 async def test_one_row_larger_than_a_frame_and_the_window_still_arrives():
-    shelf = Shelf(3, text="x" * (live.WINDOW_BYTES + 1))
+    shelf = Shelf(3, text="x" * (hub.WINDOW_BYTES + 1))
     async with listening(Ear(shelf)) as (ear,):
         await until(lambda: ear.seqs == [1, 2, 3], "all of them")
 
 
 async def test_a_reader_far_behind_is_told_what_it_skips():
-    shelf = Shelf(live.SKIP_BEYOND + 1000)
+    shelf = Shelf(hub.SKIP_BEYOND + 1000)
     async with listening(Ear(shelf)) as (ear,):
         await until(lambda: ear.seqs and ear.seqs[-1] == shelf.last, "the end")
-        assert ear.of("skipped") == [{"type": "skipped", "from": 1, "to": shelf.last - live.SKIP_TO}]
-        assert ear.seqs == list(range(shelf.last - live.SKIP_TO + 1, shelf.last + 1))
+        assert ear.of("skipped") == [{"type": "skipped", "from": 1, "to": shelf.last - hub.SKIP_TO}]
+        assert ear.seqs == list(range(shelf.last - hub.SKIP_TO + 1, shelf.last + 1))
 
 
 async def test_a_reader_that_stalls_for_long_is_sent_away_to_come_back(monkeypatch):
-    monkeypatch.setattr(live, "PING_SECONDS", 0.1)
-    monkeypatch.setattr(live, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(hub, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "STALLED_SECONDS", 0.3)
     shelf = Shelf(600)
     async with listening(Ear(shelf, mute=True), Ear(shelf)) as (mute, well):
         await until(lambda: mute.refused is not None, "it is sent away")
-        assert mute.refused == live.TRY_LATER
+        assert mute.refused == socket.TRY_LATER
         assert well.refused is None
 
 
@@ -202,7 +202,7 @@ async def test_seqs_that_are_no_more_are_gaps():
 def test_a_frame_tells_of_every_seq_between_its_ends_exactly_once(seqs, after, limit):
     last = max(seqs | {after + 1})
     rows = [{"seq": seq} for seq in sorted(seqs) if seq > after][:limit]
-    frame = live.frame_of(rows, after, Head(last, 0), more=len(rows) == limit)
+    frame = hub.frame_of(rows, after, Head(last, 0), more=len(rows) == limit)
     told = []
     for message in map(json.loads, frame.texts):
         if message["type"] == "gap":
@@ -221,7 +221,7 @@ async def test_a_deleted_log_says_so_and_ends():
         await until(lambda: ears[0].seqs == [1, 2], "caught up")
         del shelf.logs[1]
         await until(lambda: all(ear.refused for ear in ears), "both end")
-        assert [ear.refused for ear in ears] == [live.NOT_FOUND, live.NOT_FOUND]
+        assert [ear.refused for ear in ears] == [socket.NOT_FOUND, socket.NOT_FOUND]
         assert all(ear.said[-1] == {"type": "deleted"} for ear in ears)
 
 
@@ -244,7 +244,7 @@ async def test_revision_and_state_are_told_when_they_change():
 
 
 async def test_a_database_that_is_away_is_waited_for_and_pings_go_on(monkeypatch):
-    monkeypatch.setattr(live, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "PING_SECONDS", 0.1)
     shelf = Shelf(5)
     shelf.away = True
     async with listening(Ear(shelf)) as (ear,):
@@ -256,7 +256,7 @@ async def test_a_database_that_is_away_is_waited_for_and_pings_go_on(monkeypatch
 
 
 async def test_access_is_asked_once_for_all_sockets_of_one_person_and_its_end_closes_them(monkeypatch):
-    monkeypatch.setattr(live, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "PING_SECONDS", 0.2)
     shelf, asked, allowed = Shelf(1), [], {"alice": 0, "bob": 0}
 
     def standing(who):
@@ -271,14 +271,14 @@ async def test_access_is_asked_once_for_all_sockets_of_one_person_and_its_end_cl
     async with listening(*ears):
         await until(lambda: all(len(ear.of("ping")) >= 3 for ear in ears), "pings")
         assert asked.count("alice") <= 2 * asked.count("bob")
-        allowed["bob"] = live.REVOKED
+        allowed["bob"] = socket.REVOKED
         await until(lambda: ears[-1].refused, "bob is out")
-        assert ears[-1].refused == live.REVOKED
+        assert ears[-1].refused == socket.REVOKED
         assert [ear.refused for ear in ears[:-1]] == [None] * 10
 
 
 async def test_an_answer_about_access_that_does_not_come_holds_nobody_up(monkeypatch):
-    monkeypatch.setattr(live, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "PING_SECONDS", 0.1)
     shelf, stuck = Shelf(1), threading.Event()
     ears = [Ear(shelf, who="stuck", standing=lambda: stuck.wait(60) and 0), Ear(shelf)]
     try:
@@ -291,7 +291,7 @@ async def test_an_answer_about_access_that_does_not_come_holds_nobody_up(monkeyp
 
 
 def test_every_socket_is_heard_from_and_asked_about_within_five_seconds():
-    assert live.PING_SECONDS * (1 + 1 / 8 + 1 / 8) <= 5
+    assert hub.PING_SECONDS * (1 + 1 / 8 + 1 / 8) <= 5
 
 
 async def test_a_place_behind_the_end_becomes_the_end():
@@ -315,7 +315,7 @@ async def test_nothing_runs_while_nobody_watches():
     shelf = Shelf(3)
 
     def ours():
-        return [task for task in asyncio.all_tasks() if task.get_coro().cr_code.co_filename == live.__file__]
+        return [task for task in asyncio.all_tasks() if task.get_coro().cr_code.co_filename == hub.__file__]
 
     async with listening(Ear(shelf), Ear(shelf)) as ears:
         await until(lambda: all(ear.seqs for ear in ears), "caught up")
@@ -339,7 +339,7 @@ def redis_away(settings):
 def test_announcing_never_waits_for_redis(redis_away):
     began = time.monotonic()
     for number in range(1000):
-        live.announce(live.key_of("book", number))
+        bell._ringer.ring(bell.key_of("book", number))
     assert time.monotonic() - began < 0.5
 
 
@@ -360,7 +360,7 @@ async def test_a_ring_over_redis_is_heard_without_waiting_for_the_poll(settings)
         await until(lambda: ear.seqs == [1], "caught up")
 
         def rang():  # the first rings may come before the subscription
-            live.announce(live.key_of("book", 1))
+            bell._ringer.ring(bell.key_of("book", 1))
             return ear.seqs == [1, 2]
 
         shelf.write()

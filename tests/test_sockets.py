@@ -18,7 +18,8 @@ from channels.testing import WebsocketCommunicator
 from django.conf import settings as configured
 from django.db import connection, transaction
 
-from auditweb import live, log
+from auditweb import log
+from auditweb.live import bell, hub
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -269,7 +270,7 @@ async def test_a_commit_of_another_process_rings_here_without_the_poll(alice, se
 async def test_a_lost_ring_only_delays(alice, session, watch, settings, monkeypatch):
     settings.LIVE_POLL_SECONDS = 0.05
     settings.SQLITE = False  # no data_version
-    monkeypatch.setattr(live, "announce", lambda key: None)
+    monkeypatch.setattr(bell, "_ring", lambda key, note: None)
     watcher = await watch(path_of(session), alice)
     await watcher.hear(lambda: watcher.of("ping"), "the first ping")
     await aside(say, session, "nobody rang")
@@ -330,7 +331,7 @@ async def test_the_end_of_a_session_and_a_new_revision_are_told(alice, session, 
     await aside(sessions.update, revision=7)
     await watcher.hear(lambda: watcher.of("revision"), "the revision")
     first, second = watcher.of("state")
-    assert first == {"type": "state", "live": True, "ended_at": None}
+    assert (first["live"], first["quiet"], first["stale"], first["ended_at"]) == (True, False, False, None)
     assert second["live"] is False
     assert second["ended_at"].endswith("Z")
     assert watcher.of("revision") == [{"type": "revision", "revision": 7}]
@@ -399,7 +400,7 @@ def _change_the_password(user, client, team):
 
 @pytest.mark.parametrize("act", [_leave_the_team, _log_out, _disable, _change_the_password])
 async def test_access_that_ends_closes_the_socket(act, victor, team, session, watch, signed_in, monkeypatch, alice):
-    monkeypatch.setattr(live, "PING_SECONDS", 0.3)
+    monkeypatch.setattr(hub, "PING_SECONDS", 0.3)
     client = await aside(signed_in, victor)
     # A cookie header of its own: signing out empties the client's jar.
     watcher, witness = await watch(path_of(session), client=client), await watch(path_of(session), alice)
@@ -414,7 +415,7 @@ async def test_access_that_ends_closes_the_socket(act, victor, team, session, wa
 async def test_a_revoked_key_closes_its_sockets(team, session, watch, monkeypatch):
     from auditweb.teams import keys
 
-    monkeypatch.setattr(live, "PING_SECONDS", 0.3)
+    monkeypatch.setattr(hub, "PING_SECONDS", 0.3)
     key, text = await aside(keys.create, team, "reader", ["read"])
     watcher = await watch(path_of(session), key=text)
     await watcher.hear(lambda: watcher.of("ping"), "it may stay")

@@ -22,13 +22,12 @@ from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from auditweb import formats, log
-from auditweb.dumps import raw, sinks, store
-from auditweb.dumps.models import BadLine, Dump, Stamp, State, Unpacked, Upload
+from auditweb.dumps import intake, raw, sinks, store
+from auditweb.dumps.models import Dump, Stamp, State, Unpacked, Upload
 from auditweb.dumps.sinks import Placed
 from auditweb.formats import containers
 from auditweb.formats.clock import Clock, ZoneEvidence, zone_of
 from auditweb.formats.record import BadLine as BadLineError
-from auditweb.formats.record import Record
 from auditweb.ids import public_id
 
 logger = logging.getLogger(__name__)
@@ -39,10 +38,6 @@ BATCH_BYTES = 4 * 2**20
 BATCH_PARTS = 20_000  # objects on long lines: of some formats each is a record of its own, of about 500 bytes
 LONG_LINE = 4096  # bytes
 BULK = 50_000  # lines of one import after which the database is told to look at its tables again
-CHECKPOINT = (
-    "lines", "bytes_read", "blank_lines", "bad_line_count", "naive_lines", "events", "records", "checkpoint",
-    "heartbeat_at", "attempts", "lease_until",
-)  # fmt: skip
 PAUSE = 0.002  # seconds between batches, so that a waiting SQLite writer gets its turn
 
 
@@ -319,17 +314,17 @@ def _read_lines(dump: Dump, progress) -> None:
     ahead = connection.vendor == "postgresql"
     batches = _batches(dump)
     batch = next(batches, None)
-    records = _records(batch) if batch else []
+    records = intake.read(batch) if batch else []
     with ThreadPoolExecutor(1, "read-ahead") as pool:
         while batch:
             following = next(batches, None)
-            reading = pool.submit(_records, following) if following and ahead else None
+            reading = pool.submit(intake.read, following) if following and ahead else None
             _import_batch(dump, batch, records, clock, evidence)
             if progress:
                 progress(dump)
             if following and connection.vendor == "sqlite":
                 time.sleep(PAUSE)
-            batch, records = following, reading.result() if reading else _records(following or [])
+            batch, records = following, reading.result() if reading else intake.read(following or [])
     if dump.bytes_read != dump.size:
         _hold(dump)  # a dump that is deleted meanwhile has no bytes either
         raise LookupError(f"bytes {dump.bytes_read:,} to {dump.size:,} are missing")
@@ -350,67 +345,16 @@ def _batches(dump: Dump) -> Iterator[list[store.Line]]:
         yield batch
 
 
-def _records(batch: list[store.Line]) -> list[list[Record] | BadLineError | None]:
-    """What each line of *batch* holds: records, None for a blank line, the reason why it cannot be read."""
-    limit = settings.MAX_LINE_BYTES
-    found: list[list[Record] | BadLineError | None] = []
-    for line in batch:
-        try:
-            if line.raw is None:
-                raise BadLineError(f"longer than the limit of {limit:,} bytes")
-            found.append(formats.read_line(line.raw, line.number == 1, limit))
-        except BadLineError as e:
-            found.append(e)
-    return found
-
-
 def _import_batch(
-    dump: Dump,
-    batch: list[store.Line],
-    found: list[list[Record] | BadLineError | None],
-    clock: Clock,
-    evidence: ZoneEvidence,
+    dump: Dump, batch: list[store.Line], found: list[intake.Found], clock: Clock, evidence: ZoneEvidence
 ) -> None:
-    """Give what was *found* in the lines of *batch* to the sinks and move the checkpoint, all in one transaction."""
-    placed: list[Placed] = []
-    bad: list[BadLine] = []
-    blank = naive = 0
-    counts = Counter(dump.records)
-    for line, records in zip(batch, found, strict=True):
-        if records is None:
-            blank += 1
-            continue
-        if isinstance(records, BadLineError):
-            reason = records.reason[:300]
-            bad.append(BadLine(dump=dump, line=line.number, offset=line.offset, size=line.size, reason=reason))
-            continue
-        counts[records[0].format] += 1
-        for record in records:
-            evidence.see(record)
-            at_us, sort_us, quality = clock.place(record)
-            naive += record.ts_us is not None and not record.ts_aware
-            placed.append(Placed(line.number, record, at_us, sort_us, quality))
-    last = batch[-1]
-    sink_states = dump.checkpoint.get("sinks", {})
+    """Take in what was *found* in the lines of *batch* and move the checkpoint, all in one transaction."""
     with transaction.atomic():
         _hold(dump)
-        events = 0
-        for sink in sinks.all_sinks():
-            events += sink.store(dump, placed, sink_states.setdefault(sink.name, {}))
-        if bad:
-            BadLine.objects.bulk_create(bad)
-        dump.lines = last.number
-        dump.bytes_read = last.offset + last.size
-        dump.blank_lines += blank
-        dump.bad_line_count += len(bad)
-        dump.naive_lines += naive
-        dump.events += events
-        dump.records = dict(counts)
-        dump.checkpoint |= {"clock": clock.state(), "evidence": evidence.state(), "sinks": sink_states}
-        dump.heartbeat_at = timezone.now()
+        intake.take(dump, batch, found, clock, evidence)
         dump.attempts = 0
         dump.lease_until = time.time() + settings.LEASE_SECONDS  # waiting for a session's lock may have taken long
-        dump.save(update_fields=CHECKPOINT)
+        dump.save(update_fields=[*intake.CHECKPOINT, "attempts", "lease_until"])
 
 
 def _hold(dump: Dump) -> None:
@@ -443,7 +387,7 @@ def _settle_zone(dump: Dump) -> None:
     """Once all lines are known: read naive times in the zone that their aware neighbours show, else as UTC."""
     zone, source = dump.zone, dump.zone_source
     if source != "told":
-        zone, source = _own_zone(dump)
+        zone, source = intake.own_zone(dump)
     if zone != dump.zone or dump.checkpoint.get("retime"):
         _set_zone(dump, zone, source)
     elif source != dump.zone_source:
@@ -458,21 +402,9 @@ def _set_zone(dump: Dump, zone: str, source: str) -> None:
     with transaction.atomic():
         if dump.state == State.IMPORTING:
             _hold(dump)
-        dump.zone, dump.zone_source = zone, source
-        # The clock of a checkpoint has seen earlier lines in the old zone: an import that goes on from it ends with
-        # placing them all again.
-        dump.checkpoint["retime"] = dump.lines > 0
-        dump.save(update_fields=["zone", "zone_source", "checkpoint"])
-        for sink in sinks.all_sinks():
-            sink.retime(dump)
+        intake.set_zone(dump, zone, source)
         if dump.state == State.IMPORTING:
             _hold(dump)  # with a long session that took longer than the lease
-
-
-def _own_zone(dump: Dump) -> tuple[str, str]:
-    """The zone that the lines of *dump* show by themselves, and where it comes from."""
-    inferred = ZoneEvidence(dump.checkpoint.get("evidence")).zone()
-    return inferred, "inferred" if inferred else "assumed" if dump.naive_lines else ""
 
 
 def tell(dump: Dump, zone: str | None = None, offset_ms: int | None = None, stamp: str | None = None) -> None:
@@ -498,7 +430,7 @@ def tell(dump: Dump, zone: str | None = None, offset_ms: int | None = None, stam
         elif zone:
             _set_zone(dump, zone, "told")
         else:
-            _set_zone(dump, *_own_zone(dump))
+            _set_zone(dump, *intake.own_zone(dump))
         for sink in sinks.all_sinks():
             sink.finish(dump)
 
@@ -625,8 +557,8 @@ def retry_bad_lines(dump: Dump) -> int:
         dump.naive_lines += sum(p.record.ts_us is not None and not p.record.ts_aware for p in late)
         dump.checkpoint["evidence"] = evidence.state()
         dump.save(update_fields=["events", "records", "bad_line_count", "blank_lines", "naive_lines", "checkpoint"])
-        told = dump.zone_source == "told"
-        _set_zone(dump, *((dump.zone, "told") if told else _own_zone(dump)))  # their neighbours may stand elsewhere now
+        told = dump.zone_source == "told"  # else their neighbours may show another zone now
+        _set_zone(dump, *((dump.zone, "told") if told else intake.own_zone(dump)))
         for sink in sinks.all_sinks():
             sink.settle(dump)
             sink.finish(dump)

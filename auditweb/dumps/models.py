@@ -84,6 +84,7 @@ class Dump(models.Model):
     team = models.ForeignKey(Team, models.CASCADE, related_name="dumps")
     upload = models.ForeignKey(Upload, models.CASCADE, null=True, related_name="dumps")
     name = models.CharField(max_length=300)
+    stream = models.CharField(max_length=200, blank=True)  # what its producer calls it; "" = no producer, an upload
     state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVING)
     error = models.TextField(blank=True)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+")
@@ -130,8 +131,12 @@ class Dump(models.Model):
     grown = False  # no column: whether the bytes that were just finished made this dump longer (store.finish)
 
     class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["team", "stream"], condition=~models.Q(stream=""), name="stream_in_team")
+        ]
         indexes = [
             models.Index(fields=["team", "-id"], name="dumps_by_team"),
+            models.Index(fields=["heartbeat_at"], condition=models.Q(state="live"), name="dumps_live"),
             models.Index(fields=["team", "head"], condition=~models.Q(head=""), name="dumps_by_head"),
             models.Index(fields=["created_at"], condition=models.Q(state="receiving"), name="dumps_unfinished"),
             models.Index(

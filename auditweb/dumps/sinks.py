@@ -40,6 +40,15 @@ class Sink(Protocol):
     def finish(self, dump: Dump) -> None:
         """The last line was stored and committed: summaries may be made."""
 
+    def heard(self, dump: Dump) -> None:
+        """The producer of the stream *dump* is there and has nothing to say; in a transaction."""
+
+    def said(self, dump: Dump, role: str, text: str) -> None:
+        """*text* is what *role* has said so far of an utterance that is not over; in a transaction. Nothing is kept."""
+
+    def ended(self, dump: Dump) -> None:
+        """The stream *dump* has ended (its state is that already); in the transaction that ends it."""
+
     def forget(self, dump: Dump, keep: bool = False) -> None:
         """Remove all that came from *dump*; in a transaction. *keep*: it is imported again at once, so the logs
         themselves stay, empty, and their addresses too."""

@@ -1,7 +1,8 @@
 """Celery entry points: they take ids and call the modules that do the work."""
 
 from auditweb.celery import app
-from auditweb.dumps import jobs
+from auditweb.dumps import jobs, streams
+from auditweb.live import bell
 
 
 @app.task(name="auditweb.dumps.tasks.import_dump")
@@ -14,3 +15,5 @@ def import_dump(dump_id: int) -> None:
 def sweep() -> None:
     """Find what a lost message or a killed worker left behind."""
     jobs.sweep()
+    streams.end_lost()
+    bell.forget_old_rings()

@@ -18,8 +18,9 @@ class Session(Log):
     title = models.CharField(max_length=300)
     dumps = models.ManyToManyField(Dump, related_name="sessions")
     status_bus = models.ForeignKey(StatusBus, models.SET_NULL, null=True, related_name="sessions")
-    live = models.BooleanField(default=False)
-    ended_at = models.DateTimeField(null=True)
+    live = models.BooleanField(default=False)  # a stream that feeds it has not ended
+    heard_at = models.DateTimeField(null=True)  # the last heartbeat of a producer that had nothing to say
+    ended_at = models.DateTimeField(null=True)  # when the last of its streams did
 
     # counted by projection.py
     opening = models.CharField(max_length=200, blank=True)  # first words of the first user turn
