@@ -10,6 +10,7 @@ http = get_asgi_application()  # before anything that imports models
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402
 
+from auditweb.lane import Lane  # noqa: E402
 from auditweb.sockets import websocket  # noqa: E402
 
-application = ProtocolTypeRouter({"http": http, "websocket": websocket})
+application = ProtocolTypeRouter({"http": Lane(http), "websocket": websocket})

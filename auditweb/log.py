@@ -5,6 +5,8 @@ together, a range of keys is a range of the log, and the key is the cursor.
 """
 
 import contextlib
+import functools
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
@@ -73,6 +75,75 @@ def open(model: type[LogT], defaults: dict, **identity) -> LogT:
             return locked
 
 
+RowT = TypeVar("RowT", bound=models.Model)
+
+
+def locked(model: type[RowT], **where) -> RowT | None:
+    """The row with these columns, locked until the transaction ends; None when there is none.
+
+    Past the query builder, which takes longer than the query: of every batch of live lines it would be a tenth.
+    """
+    names, columns, converters = _shape(model)
+    lock = " FOR NO KEY UPDATE" if connection.vendor == "postgresql" else ""
+    quote = connection.ops.quote_name
+    sought = " AND ".join(f"{quote(column)} = %s" for column in where)
+    statement = f"SELECT {columns} FROM {quote(model._meta.db_table)} WHERE {sought}{lock}"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(statement, list(where.values()))
+        found = cursor.fetchone()
+    if found is None:
+        return None
+    values = list(found)
+    for place, column, converter in converters:
+        values[place] = converter(values[place], column, connection)
+    return model.from_db("default", names, values)
+
+
+@functools.cache
+def _shape(model: type[models.Model]) -> tuple[list[str], str, list[tuple]]:
+    """(names of the fields, their columns as SQL, what makes a value of a column one of a field) of *model*."""
+    fields = [field for field in model._meta.concrete_fields if not field.generated]
+    columns = ", ".join(connection.ops.quote_name(field.column) for field in fields)
+    converters = [
+        (place, field.cached_col, converter)
+        for place, field in enumerate(fields)
+        for converter in (
+            *connection.ops.get_db_converters(field.cached_col),
+            *field.cached_col.get_db_converters(connection),
+        )
+    ]
+    return [field.attname for field in fields], columns, converters
+
+
+def save(row: models.Model, fields: Sequence[str]) -> None:
+    """Write *fields* of a row that is there, past the query builder."""
+    named = [row._meta.get_field(name) for name in fields]
+    quote = connection.ops.quote_name
+    sets = ", ".join(f"{quote(field.column)} = %s" for field in named)
+    values = [field.get_db_prep_save(getattr(row, field.attname), connection) for field in named]
+    statement = f"UPDATE {quote(row._meta.db_table)} SET {sets} WHERE id = %s"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*values, row.pk])
+
+
+_lane = threading.Lock()
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """A transaction that writes. On SQLite those of this process take turns before they ask for its one lock.
+
+    SQLite makes who waits for its lock sleep for longer and longer, up to 0.1 s, and whoever looks at the right moment
+    has it: of four producers the unluckiest waited 0.9 s for a lock that was free half of the time.
+    """
+    if connection.vendor != "sqlite" or connection.in_atomic_block:
+        with transaction.atomic():
+            yield
+        return
+    with _lane, transaction.atomic():
+        yield
+
+
 def append(log: Log, model: type[models.Model], columns: Sequence[str], rows: Sequence[tuple]) -> list[tuple]:
     """Number *rows* (tuples of *columns* without the id), store them and ring the doorbell on commit.
 
@@ -136,8 +207,7 @@ def analyze() -> None:
 
 def announce(log: Log) -> None:
     """Ring the doorbell of *log* once the transaction has committed."""
-    key = log.live_key
-    transaction.on_commit(lambda: live.announce(key))
+    live.announce(log.live_key)
 
 
 def insert(model: type[models.Model], columns: Sequence[str], rows: Iterable[Sequence]) -> None:

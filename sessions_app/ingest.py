@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from auditweb import live, log
 from auditweb.dumps.models import Dump, State
-from auditweb.dumps.sinks import Placed
+from auditweb.dumps.sinks import Placed, feeds
 from auditweb.formats.clock import Clock, parse_time
 from auditweb.formats.record import Record
 from auditweb.log import id_range
@@ -44,14 +44,14 @@ class SessionSink:
         for placed in batch:
             record = placed.record
             if record.session and not dump.session_key:
-                rows.setdefault(_named(dump, record.session, named), []).append(_row(dump_id, placed))
+                rows.setdefault(_named(dump, record.session, named, state), []).append(_row(dump_id, placed))
                 continue
             if record.format == "roomkit_status":
                 own.append(_row(dump_id, placed))
             elif "session" not in state:
                 # Its transaction appends the status lines before it first: those of this batch are in own already.
                 own = _earlier_posts(dump, before=batch[0].line) + own
-                state["session"] = _open(dump, *_own(dump, 1)).pk
+                state["session"] = _open(dump, *_own(dump, 1), state).pk
                 state["run"] = 1
                 own.append(_row(dump_id, placed))
             else:
@@ -59,7 +59,7 @@ class SessionSink:
                     rows.setdefault(state["session"], []).extend(own)
                     own = []
                     state["run"] += 1
-                    state["session"] = _open(dump, *_own(dump, state["run"])).pk
+                    state["session"] = _open(dump, *_own(dump, state["run"]), state).pk
                 own.append(_row(dump_id, placed))
             if record.ts_us is not None:
                 state["aware" if record.ts_aware else "naive"] = record.ts_us
@@ -76,7 +76,7 @@ class SessionSink:
         for placed in batch:
             record = placed.record
             if record.session and not dump.session_key:
-                pk = _named(dump, record.session, named)
+                pk = _named(dump, record.session, named, {})
             elif record.format == "roomkit_status" and not dump.sessions.exists():
                 continue
             else:
@@ -143,9 +143,10 @@ class SessionSink:
                 continue
             session.dumps.remove(dump)
             if session.events.exists():
-                # The log of this dump's posts may go next: the session keeps one that its other dumps post to.
-                session.status_bus = StatusBus.objects.filter(dumps__sessions=session).order_by("pk").first()
-                session.save(update_fields=["status_bus"])
+                if dump.status_buses.filter(pk=session.status_bus_id).exists():
+                    # It may go next, with this dump's posts: the session keeps one that its other dumps post to.
+                    session.status_bus = StatusBus.objects.filter(dumps__sessions=session).order_by("pk").first()
+                    session.save(update_fields=["status_bus"])
                 projection.rebuild(session)
             else:
                 delete(session)
@@ -194,32 +195,33 @@ def _named_sessions(dump: Dump, batch: list[Placed]) -> dict[str, int]:
     return dict(dump.sessions.filter(key__in=keys).values_list("key", "pk")) if keys else {}
 
 
-def _named(dump: Dump, name: str, known: dict[str, int]) -> int:
+def _named(dump: Dump, name: str, known: dict[str, int], state: dict) -> int:
     """The session that its producer calls *name*; made, and added to *known*, when its first line comes."""
     key = _key(dump, name)
     if key not in known:
-        known[key] = _open(dump, key, f"{_title(dump)} · {name}").pk
+        known[key] = _open(dump, key, f"{_title(dump)} · {name}", state).pk
     return known[key]
 
 
-def _open(dump: Dump, key: str, title: str) -> Session:
-    """The session *key* of the dump's team, made if there is none yet."""
+def _open(dump: Dump, key: str, title: str, state: dict) -> Session:
+    """The session *key* of the dump's team, made if there is none yet; noted in the *state* of the sink."""
     session = log.open(Session, team_id=dump.team_id, key=key, defaults={"title": title[:300]})
     session.dumps.add(dump)
+    feeds(state, session.public_id)
     return session
 
 
 def _session_around(dump: Dump, line: int) -> int:
     """The session that the lines around *line* of *dump* went to, of those that name none."""
     if dump.session_key:
-        return _open(dump, *_own(dump, 1)).pk
+        return _open(dump, *_own(dump, 1), {}).pk
     runs = dump.sessions.filter(Q(key=dump.public_id) | Q(key__startswith=f"{dump.public_id}#")).order_by("pk")
     found = None
     for session in runs:
         first = session.events.filter(dump=dump).order_by("id").values_list("line", flat=True).first()
         if found is None or (first is not None and first <= line):
             found = session.pk
-    return found or _open(dump, *_own(dump, 1)).pk
+    return found or _open(dump, *_own(dump, 1), {}).pk
 
 
 def _locked(dump: Dump) -> list[Session]:
@@ -231,7 +233,9 @@ def _append(session_id: int, rows: list[tuple], dump: Dump) -> int:
     """Store *rows* in a session and derive from them; how many there were."""
     if not rows:
         return 0
-    session = Session.objects.select_for_update(no_key=True).get(pk=session_id)
+    session = log.locked(Session, id=session_id)
+    if session is None:
+        raise Session.DoesNotExist
     before = fulltext.face(session) if session.last_seq else None
     events = log.append(session, Event, EVENT_COLUMNS, rows)
     projection.project(session, events, {dump.pk: dump.stamp})

@@ -89,7 +89,7 @@ def project(session: Session, events: Iterable[tuple], stamps: Mapping[int, str]
             reader(event)
         work.belongs(event)
     work.store()
-    session.save(update_fields=list(COUNTERS))
+    log.save(session, list(COUNTERS))
 
 
 def _count(session: Session, events: Sequence[tuple]) -> None:

@@ -8,7 +8,7 @@ from django.db import transaction
 from auditweb import log
 from auditweb.dumps import raw
 from auditweb.dumps.models import Dump
-from auditweb.dumps.sinks import Placed
+from auditweb.dumps.sinks import Placed, feeds
 from status_app.models import ENTRY_COLUMNS, StatusBus, StatusEntry
 
 ROWS = 2000  # entries that are read or written together
@@ -25,8 +25,12 @@ class StatusSink:
         if not posts:
             return 0
         if "bus" not in state:
-            state["bus"] = bus_of(dump).pk
-        bus = StatusBus.objects.select_for_update(no_key=True).get(pk=state["bus"])
+            bus = bus_of(dump)
+            state["bus"] = bus.pk
+            feeds(state, bus.public_id)
+        bus = log.locked(StatusBus, id=state["bus"])
+        if bus is None:
+            raise StatusBus.DoesNotExist
         log.append(bus, StatusEntry, ENTRY_COLUMNS, [_row(dump, p) for p in posts])
         _count(bus, [(p.record.status, p.record.agent, p.at_us) for p in posts])
         return 0
@@ -53,6 +57,16 @@ class StatusSink:
 
         for bus in dump.status_buses.all():
             send(summarize, bus.pk)
+
+    def heard(self, dump: Dump) -> None:
+        """Who watches a bus looks at its dumps by themselves."""
+
+    def said(self, dump: Dump, role: str, text: str) -> None:
+        """Nobody speaks on a bus."""
+
+    def ended(self, dump: Dump) -> None:
+        for bus in dump.status_buses.order_by("pk"):
+            log.announce(bus)
 
     def forget(self, dump: Dump, keep: bool = False) -> None:
         for bus in _locked(dump):
@@ -97,7 +111,7 @@ def _count(bus: StatusBus, posts: list[tuple[str, str, int | None]]) -> None:
     if times:
         bus.first_us = min(times) if bus.first_us is None else min(bus.first_us, *times)
         bus.last_us = max(times) if bus.last_us is None else max(bus.last_us, *times)
-    bus.save(update_fields=["entry_count", "levels", "agents", "first_us", "last_us"])
+    log.save(bus, ["entry_count", "levels", "agents", "first_us", "last_us"])
 
 
 def recount(bus: StatusBus) -> None:

@@ -1,6 +1,7 @@
 """Streams over a socket: the same numbered lines as over HTTP, each message answered when it is stored."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import msgspec
 from django.core.exceptions import BadRequest
 from django.http import Http404, HttpRequest, QueryDict
 
+from auditweb import metrics
 from auditweb.dumps import store, stream_api, streams
 from auditweb.dumps.models import Dump
 from auditweb.live.hub import text_of, with_database
@@ -17,8 +19,7 @@ from auditweb.teams import access
 
 STANDING_SECONDS = 4.0  # between two questions whether the producer may go on
 
-# Not the hub's threads: a writer waits for others, and watchers should not wait for writers.
-_threads = ThreadPoolExecutor(4, thread_name_prefix="streams")
+_threads = ThreadPoolExecutor(4, thread_name_prefix="streams")  # not the hub's: watchers should not wait for writers
 
 
 class _SoFar(msgspec.Struct):
@@ -72,7 +73,7 @@ class StreamConsumer(Socket):
     async def _take(self, said: _Said) -> None:
         if said.first is None or any("\n" in line for line in said.lines):
             raise Refused(POLICY)
-        lines = [line.encode() for line in said.lines]
+        lines, began = [line.encode() for line in said.lines], time.perf_counter()
         try:
             accepted = await self._ask(lambda: stream_api.accepted_json(streams.append(self.dump, said.first, lines)))
         except streams.Gap as e:
@@ -82,6 +83,7 @@ class StreamConsumer(Socket):
         except store.Refused as e:
             await self._say("refused", code="busy" if isinstance(e, streams.Busy) else "closed", message=str(e))
         else:
+            metrics.accepted("socket", began, len(lines), accepted["duplicates"])
             await self._say("accepted", **accepted)
 
     async def _stand(self) -> None:

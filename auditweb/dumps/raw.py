@@ -22,7 +22,10 @@ def objects(dump: Dump, numbers: Iterable[int], format_name: str) -> Iterator[di
     """The objects of the lines with *numbers* (rising; lines that became records) that have the format."""
     wanted = iter(numbers)
     number = next(wanted, None)
-    for line in store.lines(dump):
+    offset = None if number is None else store.offset_of(dump, number)
+    if number is None or offset is None:
+        return
+    for line in store.lines(dump, offset, number):
         if number is None:
             return
         if line.number < number:

@@ -18,6 +18,14 @@ class Placed(msgspec.Struct, gc=False):  # made in half the time of a tuple with
     quality: str
 
 
+LOGS = 20  # the newest logs of a dump that its producer is told
+
+
+def feeds(state: dict, public_id: str) -> None:
+    """Note in the *state* of a sink that its dump feeds the log *public_id*; the newest come first."""
+    state["logs"] = [public_id, *(one for one in state.get("logs", ()) if one != public_id)][:LOGS]
+
+
 class Sink(Protocol):
     """One reader of records. ``store`` runs in the transaction of a batch; its *state* commits with the rows."""
 
@@ -25,7 +33,10 @@ class Sink(Protocol):
     order: int  # sinks lock their logs in this order: the session before the bus
 
     def store(self, dump: Dump, batch: list[Placed], state: dict) -> int:
-        """Store what this sink keeps of *batch* (file order) and move *state* (JSON-able); events created."""
+        """Store what this sink keeps of *batch* (file order) and move *state* (JSON-able); events created.
+
+        ``state["logs"]``: public ids of the logs that the dump feeds, as far as its producer is told them.
+        """
 
     def late(self, dump: Dump, batch: list[Placed]) -> int:
         """Store records of lines that could not be read when their neighbours were stored; in a transaction, which

@@ -1,10 +1,15 @@
 """Streams over HTTP: numbered lines of producers that run."""
 
+from functools import lru_cache
+
+import time
+
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 
+from auditweb import metrics
 from auditweb.api import TEAM, ApiView, Error, Text, body, json_answer, parameters
 from auditweb.dumps import store, streams
 from auditweb.dumps.models import Dump
@@ -14,7 +19,6 @@ from auditweb.teams import access
 
 BODY_BYTES = 2**20
 MAX_LINES = 1000
-LOGS = 20  # sessions and status logs named in an answer, the newest
 
 _OPTIONS = parameters(
     session="id or key of the session that all lines go to; when the stream is made",
@@ -87,9 +91,7 @@ class Lines(_Stream):
         request={"application/x-ndjson": OpenApiTypes.BINARY},
         responses={
             200: Accepted,
-            409: OpenApiResponse(
-                Error, "`gap`: `expected` is next; `differs`: `line` was another one; `closed`"
-            ),
+            409: OpenApiResponse(Error, "`gap`: `expected` is next; `differs`: `line` was another one; `closed`"),
             413: OpenApiResponse(Error, "`too_large`"),
         },
     )
@@ -98,7 +100,7 @@ class Lines(_Stream):
 
         They are stored when the answer comes. A line that was sent before is skipped. Up to 1,000 lines and 1 MiB.
         """
-        data = body(request, BODY_BYTES)
+        data, began = body(request, BODY_BYTES), time.perf_counter()
         first = self.params.integer("first", None, 1, MAX_INT)
         if first is None:
             raise ApiError(400, "invalid", "first: the number of the first line is missing.", {"first": ["missing"]})
@@ -109,8 +111,9 @@ class Lines(_Stream):
         access.require(request, team, "upload")
         options = {told: self.params.text(told, 200) for told in ("session", "bus", "zone", "title")}
         with refusals():
-            dump = streams.open(team, id, request.user, **options)
-            return json_answer(accepted_json(streams.append(dump, first, lines)))
+            taken = streams.append_to(team, id, request.user, first, lines, **options)
+            metrics.accepted("http", began, len(lines), taken.duplicates)
+            return json_answer(accepted_json(taken))
 
 
 class Heartbeat(_Stream):
@@ -185,12 +188,13 @@ def stream_json(dump: Dump) -> dict:
 
 
 def _logs(dump: Dump) -> dict:
+    fed = {name: state.get("logs", ()) for name, state in dump.checkpoint.get("sinks", {}).items()}
     return {
-        "sessions": _named(dump.sessions, "session-detail"),
-        "status_buses": _named(dump.status_buses, "status-detail"),
+        "sessions": [{"id": one, "url": _url("session-detail", one)} for one in fed.get("sessions", ())],
+        "status_buses": [{"id": one, "url": _url("status-detail", one)} for one in fed.get("status", ())],
     }
 
 
-def _named(logs, page: str) -> list[dict]:
-    ids = logs.order_by("-pk").values_list("public_id", flat=True)[:LOGS]
-    return [{"id": public_id, "url": reverse(page, args=[public_id])} for public_id in ids]
+@lru_cache(1024)  # of every answer to a batch of live lines it would be a tenth
+def _url(page: str, public_id: str) -> str:
+    return reverse(page, args=[public_id])

@@ -12,9 +12,10 @@ from itertools import accumulate, count
 from typing import NamedTuple
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.utils import timezone
 
+from auditweb import log
 from auditweb.dumps import intake, jobs, raw, sinks, store
 from auditweb.dumps.models import Dump, State
 from auditweb.formats.clock import Clock, ZoneEvidence
@@ -96,7 +97,7 @@ def open(
         "session_key": store.session_key_of(team, session),
         "bus_name": bus[:200],
     }
-    with contextlib.suppress(IntegrityError), transaction.atomic():
+    with contextlib.suppress(IntegrityError), log.writing():
         return Dump.objects.create(team=team, stream=name, **made)
     return Dump.objects.get(team=team, stream=name)  # another process was faster
 
@@ -112,21 +113,30 @@ def append(dump: Dump, first: int | None, lines: Sequence[bytes], newline: bool 
     Lines that are there already are skipped. *newline* False: the last one has none, and nothing can follow it.
     Raises Gap, Differs, Busy, store.NotReceiving, store.TooLarge, store.Gone.
     """
-    with transaction.atomic():
+    with log.writing():
         dump = _locked(dump)
         return _append(dump, dump.lines + 1 if first is None else first, lines, newline)
 
 
+def append_to(team: Team, name: str, user: User | None, first: int, lines: Sequence[bytes], **options: str) -> Taken:
+    """``append`` to the stream *name* of *team*, which is made first if there is none: see ``open``."""
+    with log.writing():
+        dump = log.locked(Dump, team_id=team.pk, stream=name) if name and "\0" not in name else None
+        if dump is not None:
+            return _append(_growing(dump), first, lines, True)
+    return append(open(team, name, user, **options), first, lines)
+
+
 def append_with(dump: Dump, choose: Callable[[Tail], Sequence[bytes]]) -> Taken:
     """Store the lines that *choose* finds to follow on the Tail; nobody else appends meanwhile. Raises like append."""
-    with transaction.atomic():
+    with log.writing():
         dump = _locked(dump)
         return _append(dump, dump.lines + 1, choose(Tail(dump)), True)
 
 
 def heartbeat(dump: Dump) -> int:
     """Its producer is there and has nothing to say; the number of lines that are stored."""
-    with transaction.atomic():
+    with log.writing():
         dump = _locked(dump)
         dump.heartbeat_at = timezone.now()
         dump.save(update_fields=["heartbeat_at"])
@@ -138,7 +148,7 @@ def heartbeat(dump: Dump) -> int:
 
 def provisional(dump: Dump, role: str, text: str) -> None:
     """Show watchers what *role* has said so far of an utterance that is not over; nothing of it is kept."""
-    with transaction.atomic():
+    with log.writing():
         for sink in sinks.all_sinks():
             sink.said(dump, role, text[:SAID_LENGTH])
 
@@ -148,7 +158,7 @@ def end(dump: Dump) -> int:
 
     Lines that come all the same open it again. To end twice is harmless.
     """
-    with transaction.atomic():
+    with log.writing():
         dump = _locked(dump)
         if dump.state != State.LIVE:
             return dump.lines
@@ -178,7 +188,14 @@ def end_lost() -> int:
 
 
 def _locked(dump: Dump) -> Dump:
-    dump = store.present(dump, lock=True)
+    found = log.locked(Dump, id=dump.pk)
+    if found is None:
+        raise store.Gone("this stream is gone")
+    return _growing(found)
+
+
+def _growing(dump: Dump) -> Dump:
+    """*dump* if it takes lines now."""
     if dump.state in (State.QUEUED, State.IMPORTING):
         raise Busy("this stream is being imported again; it takes new lines when that is done")
     if not dump.stream or dump.state not in (State.LIVE, State.DONE):
@@ -208,7 +225,7 @@ def _append(dump: Dump, first: int, lines: Sequence[bytes], newline: bool) -> Ta
     state = {"state": State.LIVE, "finished_at": None, "sha256": ""} if dump.state != State.LIVE else {}
     for name, value in state.items():
         setattr(dump, name, value)
-    dump.save(update_fields=["size", "newlines", "chunk_count", *intake.CHECKPOINT, *state])
+    log.save(dump, ["size", "newlines", "chunk_count", *intake.CHECKPOINT, *state])
     return Taken(dump.lines, again, dump)
 
 

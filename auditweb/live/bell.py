@@ -20,6 +20,8 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import connection, transaction
 
+from auditweb import metrics
+
 logger = logging.getLogger(__name__)
 
 GROUP = "auditweb.logs"
@@ -150,11 +152,13 @@ async def _hear_sqlite(rung: Rung) -> None:
                     if version != seen:
                         last = _read_rings(db, last, rung)
                         seen, silent = version, False
+                        metrics.doorbell_silent.set(0)
                     await asyncio.sleep(BELL_SECONDS)
         except sqlite3.Error as e:  # polling goes on meanwhile
             if not silent:
                 logger.warning("no doorbell from SQLite, polling goes on: %s", e)
             silent = True
+            metrics.doorbell_silent.set(1)
             await asyncio.sleep(1)
 
 
@@ -184,6 +188,7 @@ async def _hear_layer(rung: Rung) -> None:
                 await layer.group_add(GROUP, channel)
             rung(None, "")
             pause, silent = 1.0, False
+            metrics.doorbell_silent.set(0)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REJOIN_SECONDS):
                     while not cancelled():
@@ -196,6 +201,7 @@ async def _hear_layer(rung: Rung) -> None:
             if not silent:
                 logger.warning("no doorbell from the channel layer, polling goes on: %r", e)
             silent = True
+            metrics.doorbell_silent.set(1)
             await asyncio.sleep(pause)
             pause = min(30.0, pause * 2)
         finally:

@@ -18,6 +18,7 @@ import msgspec
 from django.conf import settings
 from django.db import connection
 
+from auditweb import metrics
 from auditweb.ids import public_id
 from auditweb.live import bell, presence
 from auditweb.live.bell import KEEP_SECONDS, key_of
@@ -184,6 +185,8 @@ class Feed:
         if task.cancelled():
             return
         frame = task.result()
+        if frame.last > self.head.last_seq:  # what was committed between the look and the read
+            self.head = self.head._replace(last_seq=frame.last)
         for reader in self.readers:
             if not reader.push(frame):
                 reader.wake()
@@ -318,6 +321,7 @@ class Reader:
         if behind > SKIP_BEYOND:
             skip_to = head.last_seq - SKIP_TO
             text = text_of("skipped", **{"from": self.cursor + 1, "to": skip_to})
+            metrics.sent.skipped += skip_to - self.cursor
             self.cursor = skip_to
             await self._send(text)
             return True
@@ -351,6 +355,8 @@ class Reader:
 
     def _sent(self, frame: Frame) -> None:
         self.cursor = frame.last
+        metrics.sent.frames += 1
+        metrics.sent.entries += frame.events
         if frame.events:
             self._unacked.append((frame.last, frame.events, frame.size))
             self._events += frame.events
@@ -412,6 +418,7 @@ class Hub:
         place = min(after, max(head.last_seq, feed.head.last_seq))
         reader = Reader(feed, place, send, who, standing, write, name)
         feed.readers.add(reader)
+        metrics.readers.labels(source.kind).inc()
         if name:
             self._crowded.add(key)
         self._work()
@@ -420,7 +427,9 @@ class Hub:
 
     def leave(self, reader: Reader) -> None:
         feed = reader.feed
-        feed.readers.discard(reader)
+        if reader in feed.readers:
+            feed.readers.remove(reader)
+            metrics.readers.labels(feed.source.kind).dec()
         if reader.name:
             self._crowded.add(feed.key)
         if not feed.readers and self._feeds.get(feed.key) is feed:

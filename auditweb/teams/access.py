@@ -30,8 +30,10 @@ def team_of(request, named: str | None = None) -> Team:
     A team is named by slug or public id. Raises Http404 for a team that is missing or not the caller's, BadRequest when
     it takes a name to know which.
     """
-    mine = teams_of(request.user)
     named = named or request.GET.get("team") or ""
+    if not named and isinstance(key := getattr(request, "auth", None), ApiKey):
+        return key.team
+    mine = teams_of(request.user)
     if named:
         found = None if "\0" in named else mine.filter(slug=named).first() or mine.filter(public_id=named).first()
         if found is None:
