@@ -219,6 +219,7 @@ CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "inte
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "auditweb.dumps.tasks.sweep", "schedule": 3.0, "options": {"expires": 10}},
+    "order": {"task": "sessions_app.tasks.bring_in_order", "schedule": 5.0, "options": {"expires": 10}},
 }
 
 # --- limits (RELIABILITY: published, always 413 / 429 / 507 with the number) ---------------------------------------

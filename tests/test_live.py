@@ -378,3 +378,111 @@ async def test_a_flushed_redis_leaves_nobody_in_silence(settings):
             await asyncio.to_thread(client.client_kill_filter, _type="pubsub")
         shelf.write()
         await until(lambda: ear.seqs == [1, 2], "found all the same")
+
+
+async def test_only_the_log_that_was_rung_is_looked_at(settings):
+    settings.LIVE_POLL_SECONDS = 120
+    shelves = [Shelf(1), Shelf(1)]
+    shelves[1].kind = "scroll"
+    asked = []
+    for shelf in shelves:
+        shelf.heads = lambda ids, shelf=shelf: asked.append(shelf.kind) or Shelf.heads(shelf, ids)
+    async with listening(*map(Ear, shelves)) as (book, scroll):
+        await until(lambda: book.seqs == scroll.seqs == [1], "caught up")
+        await asyncio.sleep(3 * hub.GATHER_SECONDS)
+        asked.clear()
+        shelves[0].write()
+        shelves[1].write()
+        hub.hub().ring("book:1")
+        await until(lambda: book.seqs == [1, 2], "the one that was rung")
+        assert (set(asked), scroll.seqs) == ({"book"}, [1])
+
+
+async def test_who_listens_to_rings_hears_which_logs_and_when_to_look_at_all(settings):
+    settings.LIVE_POLL_SECONDS = 120
+    heard = []
+    hub.hub().on_rings(heard.append)
+    try:
+        await until(lambda: None in heard, "the first look at everything")
+
+        def rings():  # into a round in which everything is looked at anyway, when the doorbell has just begun
+            hub.hub().ring("book:1")
+            hub.hub().ring("book:2")
+            return {"book:1", "book:2"} in heard
+
+        await until(rings, "both in one round")
+    finally:
+        hub.hub().off_rings(heard.append)
+
+
+async def test_what_is_in_no_log_is_told_and_forgotten():
+    shelf = Shelf(1)
+    async with listening(Ear(shelf)) as (ear,):
+        await until(lambda: ear.seqs == [1], "caught up")
+        hub.hub().ring("book:1", '{"type": "provisional", "role": "user", "text": "I wo"}')
+        await until(lambda: ear.of("provisional"), "what is said so far")
+    async with listening(Ear(shelf)) as (late,):
+        await until(lambda: late.seqs == [1], "caught up")
+        assert not late.of("provisional")
+
+
+class Line:
+    """A connection that takes ready frames until it is *busy*."""
+
+    def __init__(self):
+        self.frames, self.busy = [], False
+
+    def write(self, frame):
+        if not self.busy:
+            self.frames.append(frame)
+        return not self.busy
+
+    @property
+    def seqs(self):
+        return [row["seq"] for frame in self.frames for m in unframed(frame) for row in m.get("entries", [])]
+
+
+def unframed(data):
+    """The messages in frames of a WebSocket as a server writes them."""
+    messages = []
+    while data:
+        assert data[0] == 0x81
+        size, start = data[1], 2
+        if size in (126, 127):
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:start], "big")
+        messages.append(json.loads(data[start : start + size]))
+        data = data[start + size :]
+    return messages
+
+
+@pytest.mark.parametrize("text", ["x", "x" * 300, "x" * 70_000])
+async def test_a_reader_who_keeps_up_is_written_to_directly_and_one_who_does_not_loses_nothing(text):
+    shelf, line = Shelf(3, text), Line()
+    async with listening(Ear(shelf, after=3, write=line.write)) as (ear,):
+        await until(lambda: ear.of("ping"), "in")
+        shelf.write(2)
+        await until(lambda: line.seqs == [4, 5], "written to the connection")
+        line.busy = True
+        shelf.write(2)
+        await until(lambda: ear.seqs == [6, 7], "sent the slow way")
+        line.busy = False
+        shelf.write()
+        await until(lambda: line.seqs == [4, 5, 8], "written to the connection again")
+        assert ear.seqs == [6, 7]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_people_of_all_processes_who_watch_a_log_are_told_of_each_other():
+    shelf = Shelf(1)
+    other = hub.Hub()
+    async with listening(Ear(shelf, name="alice"), Ear(shelf)) as (alice, program):
+        await until(lambda: alice.of("presence"), "herself")
+        assert alice.of("presence") == [{"type": "presence", "people": ["alice"]}]
+        await other.ask(hub.presence.say, "another process", {"book:1": {"bob"}})
+        hub.hub().ring("book:1", json.dumps(hub.presence.CHANGED, separators=(",", ":")))
+        await until(lambda: len(alice.of("presence")) > 1, "the other one")
+        assert alice.of("presence")[-1]["people"] == program.of("presence")[-1]["people"] == ["alice", "bob"]
+        await other.ask(hub.presence.say, "another process", {"book:1": set()})
+        hub.hub().ring("book:1", json.dumps(hub.presence.CHANGED, separators=(",", ":")))
+        await until(lambda: alice.of("presence")[-1]["people"] == ["alice"], "he left")

@@ -177,3 +177,32 @@ def test_any_way_of_sending_stores_every_line_once(team, data):
         texts = list(dump.sessions.get().events.values_list("text", flat=True))
         assert texts == [f"line {n}" for n in range(len(lines))]
         transaction.set_rollback(True)
+
+
+def test_a_running_session_whose_streams_pass_each_other_is_brought_in_order_now_and_then(team):
+    from sessions_app import tasks
+
+    first, second = (streams.open(team, name, session="call") for name in ("late", "early"))
+    streams.append(first, 1, [speech(n, "late") for n in (10, 30)])
+    streams.append(second, 1, [speech(20, "early")])
+    session = Session.objects.get()
+    assert session.unordered
+    tasks.bring_in_order()
+    session.refresh_from_db()
+    assert (session.unordered, session.revision) == (False, 1)
+    streams.append(second, 2, [speech(25, "early")])
+    tasks.bring_in_order()
+    session.refresh_from_db()
+    assert session.unordered, "it rests for a while"
+    for dump in (first, second):
+        streams.end(dump)
+    session.refresh_from_db()
+    assert not session.unordered
+    assert [turn.first_seq for turn in session_turns(session)] == [1, 3, 4, 2]
+
+
+def session_turns(session):
+    from auditweb.log import id_range
+    from sessions_app.models import Turn
+
+    return Turn.objects.filter(id__range=id_range(session.pk)).order_by("id")

@@ -1,8 +1,7 @@
 """Streams over HTTP: numbered lines of producers that run."""
 
-from functools import lru_cache
-
 import time
+from functools import lru_cache
 
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
