@@ -128,10 +128,7 @@ class SessionSink:
 
     def ended(self, dump: Dump) -> None:
         for session in _locked(dump):
-            if session.live and not session.dumps.filter(state=State.LIVE).exists():
-                session.live, session.ended_at = False, timezone.now()
-                session.save(update_fields=["live", "ended_at"])
-                log.announce(session)
+            _end(session)
 
     def forget(self, dump: Dump, keep: bool = False) -> None:
         """Remove the events of *dump*. *keep*: sessions stay, empty, because the dump is imported again."""
@@ -143,7 +140,8 @@ class SessionSink:
                 continue
             session.dumps.remove(dump)
             if session.events.exists():
-                if dump.status_buses.filter(pk=session.status_bus_id).exists():
+                _end(session)
+                if session.status_bus in dump.status_buses.all():
                     # It may go next, with this dump's posts: the session keeps one that its other dumps post to.
                     session.status_bus = StatusBus.objects.filter(dumps__sessions=session).order_by("pk").first()
                     session.save(update_fields=["status_bus"])
@@ -222,6 +220,14 @@ def _session_around(dump: Dump, line: int) -> int:
         if found is None or (first is not None and first <= line):
             found = session.pk
     return found or _open(dump, *_own(dump, 1), {}).pk
+
+
+def _end(session: Session) -> None:
+    """Let *session* end, if no stream that runs feeds it any more."""
+    if session.live and not session.dumps.filter(state=State.LIVE).exists():
+        session.live, session.ended_at = False, timezone.now()
+        session.save(update_fields=["live", "ended_at"])
+        log.announce(session)
 
 
 def _locked(dump: Dump) -> list[Session]:

@@ -179,6 +179,29 @@ def test_any_way_of_sending_stores_every_line_once(team, data):
         transaction.set_rollback(True)
 
 
+def test_a_stream_that_was_told_another_zone_goes_on_in_it(team):
+    naive = [json.dumps({"ts": f"2026-03-01T06:00:{n:02d}", "type": "speech", "role": "user", "content": "x",
+                         "duration_ms": None, "metadata": {}}).encode() for n in range(3)]  # fmt: skip
+    dump = streams.open(team, "voice-7")
+    streams.append(dump, 1, naive[:2])
+    jobs.tell(dump, zone="Europe/Paris", offset_ms=1000)
+    streams.append(dump, 3, naive[2:])
+    streams.end(dump)
+    times = list(Session.objects.get().events.values_list("at_us", flat=True))
+    assert [at - times[0] for at in times] == [0, 1_000_000, 2_000_000]
+    assert times[0] == 1_772_341_201_000_000
+
+
+def test_a_session_ends_with_the_last_stream_that_runs_even_when_that_is_deleted(team):
+    first, second = (streams.open(team, name, session="call") for name in ("speech", "tools"))
+    streams.append(first, 1, [speech(1)])
+    streams.append(second, 1, [speech(2)])
+    streams.end(first)
+    jobs.delete(second)
+    session = Session.objects.get()
+    assert (session.live, session.event_count) == (False, 1)
+
+
 def test_a_running_session_whose_streams_pass_each_other_is_brought_in_order_now_and_then(team):
     from sessions_app import tasks
 

@@ -158,16 +158,19 @@ def end(dump: Dump) -> int:
 
     Lines that come all the same open it again. To end twice is harmless.
     """
+    whole, size = hashlib.sha256(), 0
+    for piece in store.pieces(store.present(dump)):  # most of it before anybody has to wait
+        whole.update(piece)
+        size += len(piece)
     with log.writing():
         dump = _locked(dump)
         if dump.state != State.LIVE:
             return dump.lines
+        for piece in store.pieces(dump, size):
+            whole.update(piece)
         _settle_zone(dump, told=dump.zone_source == "told")
         for sink in sinks.all_sinks():
             sink.settle(dump)
-        whole = hashlib.sha256()
-        for piece in store.pieces(dump):
-            whole.update(piece)
         dump.state, dump.sha256, dump.finished_at = State.DONE, whole.hexdigest(), timezone.now()
         dump.save(update_fields=["state", "sha256", "finished_at"])
         for sink in sinks.all_sinks():
@@ -220,6 +223,8 @@ def _append(dump: Dump, first: int, lines: Sequence[bytes], newline: bool) -> Ta
     if dump.size + len(data) > settings.MAX_DUMP_BYTES:
         raise store.TooLarge(f"more bytes than the {settings.MAX_DUMP_BYTES:,} that a dump may have")
     batch = _numbered(dump, lines, newline)
+    if dump.checkpoint.get("retime"):  # somebody told another zone or offset since
+        _wind_clock(dump)
     store.grow(dump, data)
     _take(dump, batch)
     state = {"state": State.LIVE, "finished_at": None, "sha256": ""} if dump.state != State.LIVE else {}
@@ -279,11 +284,16 @@ def _settle_zone(dump: Dump, told: bool) -> None:
             dump.save(update_fields=["zone_source"])
         return
     intake.set_zone(dump, zone, source)
+    _wind_clock(dump)
+    dump.save(update_fields=["checkpoint"])
+
+
+def _wind_clock(dump: Dump) -> None:
+    """Let the clock of the checkpoint be one that has read all lines so far by the present rules."""
     clock = Clock(dump.zone, dump.offset_ms)
     for placed in raw.placed(dump):
         clock.place(placed.record)
     dump.checkpoint |= {"clock": clock.state(), "retime": False}
-    dump.save(update_fields=["checkpoint"])
 
 
 def _stored(dump: Dump, first: int, last: int):
