@@ -43,6 +43,7 @@ VIEWS: tuple[tuple[str, str, Callable[[Session], int]], ...] = (
     ("session-runs", "Runs", lambda session: session.run_count),
     ("session-tools", "Tools", lambda session: session.tool_calls),
     ("session-records", "Records", lambda session: records(session)),
+    ("session-status", "Status", lambda session: session.status_bus.entry_count if session.status_bus else 0),
 )
 
 FILTERS = ("lane", "agent", "tool", "severity")  # chips that name values of a column
@@ -346,9 +347,12 @@ def microseconds(at: str | None) -> int | None:
 
 
 def _chips(request, session: Session, chosen: dict) -> dict:
-    """The filters as links: each turns one value on or off and keeps the rest of the address."""
+    """The filters as links: each turns one value on or off and keeps the rest of the address.
+
+    All lanes are there, those without events hidden: scripts show them when a live session gets some.
+    """
     present, _ = _lane_counts(session)
-    lanes = [_chip(request, chosen, "lane", lane, label, present[lane]) for lane, label in LANES if present.get(lane)]
+    lanes = [_chip(request, chosen, "lane", lane, label, present.get(lane, 0)) for lane, label in LANES]
     return {
         "lanes": lanes,
         "agents": [_chip(request, chosen, "agent", name, name, n) for name, n in sorted(session.agents.items())][:100],
@@ -357,10 +361,10 @@ def _chips(request, session: Session, chosen: dict) -> dict:
             _chip(request, chosen, "severity", name, name, n)
             for name, n in sorted(session.severities.items(), key=_by_severity)
         ][:20],
-        "failed": _chip(request, chosen, "status", "failed", "✗ failed", None),
+        "failed": _chip(request, chosen, "status", "failed", "✗ failed", None)
+        | {"hidden": not (session.tool_failures or session.errors or session.status_count)},
         "checks": _chip(request, chosen, "checks", "telling", "hide passed checks", None),
         "may_pass": not CHECKS.isdisjoint(session.kinds),
-        "may_fail": session.tool_failures or session.errors or session.status_count,
         "clear": address_with(request, status=None, checks=None, **dict.fromkeys(FILTERS)),
     }
 
@@ -395,7 +399,9 @@ def _lane_rows(session: Session) -> int:
     """How many lanes the overview will most likely have (``lanesOf`` in overview.js): the page keeps room for them."""
     present = {lane for lane, number in _lane_counts(session)[0].items() if number} - {"interruption"}
     shared = {"other" if lane in ("lifecycle", "error") else lane for lane in present}
-    rows = len(shared | {"user", "assistant", "tool"})
+    rows = len(shared | {"user", "assistant", "status", "tool"})
+    posters = len(session.status_bus.agents) if session.status_bus else 0
+    rows += posters - 1 if 1 < posters <= 8 else 0
     # Producers of calls of several events may leave the agent out.
     if len(session.agents) > 1 or (session.agents and not STAGES.keys().isdisjoint(session.kinds)):
         made = ToolCall.objects.filter(id__range=id_range(session.pk))
@@ -410,7 +416,7 @@ def _chip(request, chosen: dict, name: str, value: str, label: str, number: int 
     on = value in chosen[name]
     values = [v for v in chosen[name] if v != value] if on else [*chosen[name], value]
     return {
-        "name": name, "value": value, "label": label, "number": number, "on": on,
+        "name": name, "value": value, "label": label, "number": number, "on": on, "hidden": number == 0,
         "href": address_with(request, **{name: values or None, "from": None, "before": None}),
     }  # fmt: skip
 

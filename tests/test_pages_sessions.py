@@ -13,6 +13,7 @@ from django.template.loader import render_to_string
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from auditweb import client_wheel
 from auditweb.formats import LANES, peek
 from auditweb.teams.models import AuditRecord
 from sessions_app import timeline
@@ -383,7 +384,17 @@ def test_an_odd_query_of_the_list_is_a_bad_request(alice_client, query):
     assert alice_client.get(f"/?{query}").status_code == 400
 
 
-def test_an_empty_list_shows_three_ways_in(alice_client):
-    text = page(alice_client, "/")
-    for words in ("Drop a file", "import_dump", "curl -T"):
-        assert words in text
+def test_an_empty_list_shows_three_ways_in(alice_client, settings):
+    settings.PUBLIC_URL = "https://audit.example.org"
+    text = html.unescape(page(alice_client, "/"))
+    assert "Drop a file" in text and "Load the demo sessions" in text
+    assert "auditweb follow 'logs/*.jsonl' --team red<" in text
+    assert "auditweb demo --live --team red<" in text
+    assert f"pip install http://testserver/clients/{client_wheel.NAME}<" in text
+    assert 'SessionAuditor("http://testserver", "KEY", agent="voice-7")' in text
+    assert "AUDITWEB_DATA" not in text
+
+
+def test_commands_name_a_data_directory_that_is_not_the_usual_one(alice_client, settings):
+    settings.PUBLIC_URL, settings.DATA_DIR = "", Path("/srv/my audits")
+    assert "AUDITWEB_DATA='/srv/my audits' " in html.unescape(page(alice_client, "/"))

@@ -8,10 +8,12 @@ import re
 from math import floor
 
 from django import template
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from auditweb.templatetags import words
+from sessions_app import liveness
 from sessions_app.chains import STAGES
 from sessions_app.projection import FAILED, HEALTHY
 
@@ -96,6 +98,16 @@ def visible(text) -> str:
     text = _CONTROL.sub(lambda m: chr(0x2400 + ord(m[0])), str(text))
     text = _LATIN_CONTROL.sub("\ufffd", text.replace("\x7f", "\u2421"))
     return _DIRECTION.sub(lambda m: f"⟨U+{ord(m[0]):X}⟩", text)
+
+
+@register.filter
+def alive(session) -> dict:
+    """``{phase, silent_s}``: "live", "quiet", "stale", "ended" or "", and how long there was no line, or no word."""
+    told = liveness.state(*(getattr(session, name) for name in liveness.FIELDS))
+    phase = next((word for word in ("stale", "quiet", "live") if told[word]), "ended" if told["ended_at"] else "")
+    heard = max(session.heard_at or session.updated_at, session.updated_at)
+    since = {"quiet": session.updated_at, "stale": heard}.get(phase)
+    return {"phase": phase, "silent_s": (timezone.now() - since).total_seconds() if since else None}
 
 
 @register.filter

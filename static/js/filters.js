@@ -41,14 +41,15 @@ export function isEmpty(filter) {
  * Which rows pass: Uint8Array over indexes, or null when all do.
  *
  * `asked`: {tool, severity}, each the set of seqs that the server named for the chosen values; missing while none are
- * chosen or known.
+ * chosen or known. `before`: what this returned when only the rows up to index `from` were as they are now.
  */
-export function mask(outline, filter, asked = {}) {
+export function mask(outline, filter, asked = {}, { from = 0, before = null } = {}) {
   if (isEmpty(filter)) return null;
   const passing = new Uint8Array(outline.length);
+  if (before) passing.set(before.subarray(0, from));
   const lanes = outline.lanes.map((lane) => !filter.lane.size || filter.lane.has(lane));
   const agents = outline.agents.map((agent) => filter.agent.has(agent));
-  for (let i = 0; i < outline.length; i++) {
+  for (let i = before ? from : 0; i < outline.length; i++) {
     if (!lanes[outline.lane[i]]) continue;
     if (filter.agent.size && !agents[outline.agent[i]]) continue;
     if (filter.status && !outline.failed(i)) continue;
@@ -59,10 +60,25 @@ export function mask(outline, filter, asked = {}) {
   return passing;
 }
 
-/** The indexes that pass, ascending; `null` (all) stays null. */
-export function positions(passing) {
+/** The indexes that pass, ascending; `null` (all) stays null. `before`: those of the mask whose rows up to `from` stay. */
+export function positions(passing, { from = 0, before = null } = {}) {
   if (!passing) return null;
+  const kept = before ? before.subarray(0, placeIn(before, from)) : [];
   const found = [];
-  for (let i = 0; i < passing.length; i++) if (passing[i]) found.push(i);
-  return Uint32Array.from(found);
+  for (let i = before ? from : 0; i < passing.length; i++) if (passing[i]) found.push(i);
+  const all = new Uint32Array(kept.length + found.length);
+  all.set(kept);
+  all.set(found, kept.length);
+  return all;
+}
+
+/** How many of the ascending `numbers` are below `limit`. */
+export function placeIn(numbers, limit) {
+  let low = 0, high = numbers.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (numbers[middle] < limit) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }

@@ -1,6 +1,7 @@
 /**
  * Bring a piece of the page up to date with a newer copy of itself, touching only what differs: focus, selection,
  * scroll position and open `<details>` stay. Children with an `id` or a `data-key` are matched by it, others by place.
+ * What a script took over (`data-own`) is left as it is.
  */
 
 const keyOf = (node) => (node.nodeType === 1 ? node.id || node.dataset.key || "" : "");
@@ -20,6 +21,7 @@ function attributes(old, fresh) {
 
 /** Make `old` look like `fresh` (same element name). `fresh` is used up. */
 export function morph(old, fresh) {
+  if (old.dataset.own !== undefined) return;
   attributes(old, fresh);
   children(old, fresh);
 }

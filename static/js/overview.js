@@ -4,7 +4,7 @@
  * Whatever the length, a frame costs one pass over the columns and one rectangle per run of pixels: rows that share a
  * pixel are counted into it, not painted over each other.
  */
-import { isFailure, stateOf } from "./row.js";
+import { ICONS, isFailure, stateOf } from "./row.js";
 
 const LANE_HEIGHT = 20;
 const AXIS_HEIGHT = 20;
@@ -15,7 +15,7 @@ const CROSS = 9;  // pixels from one failure's cross to the next
 const SHORTEST_MS = 20;  // no zoom below this window
 
 const NAMES = {
-  user: "user", assistant: "assistant", tool: "tools", vision: "vision", status: "status", decision: "decisions",
+  user: "user", assistant: "assistant", status: "status", tool: "tools", vision: "vision", decision: "decisions",
   memory: "memory", run: "runs", other: "session",
 };
 const ORDER = Object.keys(NAMES);
@@ -39,7 +39,7 @@ export class TimeScale {
   }
 
   get isWhole() {
-    return this.from <= this.least && this.to >= this.most;
+    return this.to - this.from >= (this.most - this.least) * (1 - 1e-9);  // sums of fractions are rounded
   }
 
   set(from, to) {
@@ -69,19 +69,26 @@ export class TimeScale {
     this.set(this.from + by, this.to + by);
   }
 
-  /** The session grew: a whole view stays whole, a window on the end moves with it, any other stays. */
-  grow(span, origin = this.origin) {
+  /** The session grew: a whole view stays whole, a window on the end moves with it if `follow`, any other stays. */
+  grow(span, origin = this.origin, follow = true) {
     const whole = this.isWhole;
-    const atEnd = this.to >= this.most;
-    const { from, to } = this;
+    const atEnd = follow && this.to >= this.span;
     this.span = Math.max(span, SHORTEST_MS);
     this.origin = origin;
     const margin = (this.span - origin) * 0.01;
     this.least = origin - margin;
     this.most = this.span + margin;
     if (whole) this.set(this.least, this.most);
-    else if (atEnd) this.set(this.most - (to - from), this.most);
-    else this.set(from, to);
+    else if (atEnd) this.toEnd();
+    else this.set(this.from, this.to);
+  }
+
+  /** Move the window so that the end of the session is in it, with a little room behind. */
+  toEnd() {
+    if (this.isWhole) return;
+    const window = this.to - this.from;
+    const to = Math.max(this.to, this.span + window * 0.03);
+    this.set(to - window, to);
   }
 }
 
@@ -103,26 +110,35 @@ export function ticks(scale, base = 0, room = 90) {
 /**
  * The lanes an outline needs, from top to bottom: [{key, name, agent}], and for each row its lane.
  *
- * Tools get a lane per agent when several agents call them. `slotOf(index)` is the position of a row's lane.
+ * Tools and status posts get a lane per agent when there are several. `slotOf(index)` is the position of a row's lane,
+ * `slotOfPost(agent)` that of a post which is no row: `posts`, [{agent}], are those of a status log beside the session.
  */
-export function lanesOf(outline) {
+export function lanesOf(outline, posts = []) {
   const present = new Set();
   const agents = new Set();
+  const posters = new Set(posts.map((post) => post.agent));
   const { timed } = timesOf(outline);
   for (let i = 0; i < outline.length; i++) {
     const lane = outline.laneName(i);
     if (lane !== "interruption") present.add(SHARED[lane] ?? lane);  // these cross all lanes
     // Calls that no time places are not drawn: a lane for each of their agents would stay empty.
-    if (lane === "tool" && !(timed && Number.isNaN(outline.at[i]))) agents.add(outline.agent[i]);
+    if (timed && Number.isNaN(outline.at[i])) continue;
+    if (lane === "tool") agents.add(outline.agent[i]);
+    else if (lane === "status") posters.add(outline.agentName(i));
   }
-  for (const always of ["user", "assistant", "tool"]) present.add(always);
+  for (const always of ["user", "assistant", "status", "tool"]) present.add(always);
   const lanes = [];
-  const toolSlots = new Map();
+  const toolSlots = new Map(), statusSlots = new Map();
   for (const key of ORDER.filter((one) => present.has(one))) {
     if (key === "tool" && agents.size > 1 && agents.size <= 8) {
       for (const agent of [...agents].sort((a, b) => a - b)) {
         toolSlots.set(agent, lanes.length);
         lanes.push({ key, name: outline.agents[agent] ?? "tools", agent: outline.agents[agent] ?? "" });
+      }
+    } else if (key === "status" && posters.size > 1 && posters.size <= 8) {
+      for (const agent of [...posters].sort()) {
+        statusSlots.set(agent, lanes.length);
+        lanes.push({ key, name: `${NAMES[key]} ${agent}`, agent });
       }
     } else lanes.push({ key, name: NAMES[key], agent: null });
   }
@@ -130,14 +146,18 @@ export function lanesOf(outline) {
     const key = SHARED[lane] ?? (lane in NAMES ? lane : "other");
     return lanes.findIndex((one) => one.key === key);
   });
-  const tool = outline.lanes.indexOf("tool");
+  const tool = outline.lanes.indexOf("tool"), status = outline.lanes.indexOf("status");
   const last = lanes.length - 1;
   const slotOf = (index) => {
     const lane = outline.lane[index];
-    const own = lane === tool ? toolSlots.get(outline.agent[index]) : undefined;
+    let own;
+    if (lane === tool) own = toolSlots.get(outline.agent[index]);
+    else if (lane === status) own = statusSlots.get(outline.agentName(index));
     return own ?? (slots[lane] >= 0 ? slots[lane] : last);
   };
-  return { lanes, slotOf };
+  const firstOfStatus = lanes.findIndex((one) => one.key === "status");
+  const slotOfPost = (agent) => statusSlots.get(agent) ?? firstOfStatus;
+  return { lanes, slotOf, slotOfPost };
 }
 
 /** Pixel runs [[from, to], …] that at least one of the counted spans covers; `edges` is a difference array. */
@@ -172,16 +192,18 @@ export class Overview {
    */
   constructor({ canvas, strip, tip, choose, describe, clock }) {
     Object.assign(this, { canvas, strip, tip, choose, describe, clock });
+    this.posts = [];
     this.selected = -1;
     this.matches = null;
     this.shown = null;
+    this.following = false;
     this.#listen();
     new ResizeObserver(() => this.#resized()).observe(canvas.parentElement);
   }
 
   setOutline(outline) {
     this.outline = outline;
-    this.laid = lanesOf(outline);
+    this.laid = lanesOf(outline, this.posts);
     this.known = new Set();
     for (let i = 0; i < outline.length; i++) this.known.add(outline.lane[i] * 65536 + outline.agent[i]);
     Object.assign(this, timesOf(outline));
@@ -196,7 +218,7 @@ export class Overview {
     this.#resized();
   }
 
-  /** Rows from index `from` on were added at the end: a new layout only when one of them needs a new lane. */
+  /** Rows from index `from` on are new or moved: a new layout only when one of them needs a new lane. */
   grew(from) {
     const { outline } = this;
     for (let i = from; i < outline.length; i++) {
@@ -222,7 +244,7 @@ export class Overview {
   #grow() {
     const { outline } = this;
     const span = (this.timed ? outline.span : (outline.length - 1) * 1000) || 1000;  // one instant: a second around it
-    this.scale.grow(span, this.timed ? outline.earliest : 0);
+    this.scale.grow(span, this.timed ? outline.earliest : 0, this.following);
   }
 
   #width() {
@@ -252,6 +274,23 @@ export class Overview {
     this.draw();
   }
 
+  /**
+   * Show posts of a status log beside the session: [{ms, agent, state, words, href}], `ms` since the epoch. Hovering
+   * says their `words`, a click opens `href`.
+   */
+  setPosts(posts) {
+    this.posts = posts;
+    if (this.outline) this.setOutline(this.outline);
+  }
+
+  /** Keep the newest rows in view as they come, or leave the window where it is. */
+  follow(on) {
+    this.following = on;
+    if (!on || !this.scale) return;
+    this.scale.toEnd();
+    this.draw();
+  }
+
   /** `shown`: Uint8Array over indexes (0 = faded) or null for all; `matches`: indexes that light up, or null. */
   mark({ shown = this.shown, matches = this.matches }) {
     this.shown = shown;
@@ -270,7 +309,7 @@ export class Overview {
     this.canvas.parentElement.append(probe);
     const names = [
       "text", "text-soft", "line", "bg", "bg-sunken", "accent", "c-user", "c-assistant", "c-tool", "c-vision",
-      "c-interruption", "c-status", "c-decision", "c-memory", "c-run", "c-failure", "c-other",
+      "c-interruption", "c-status", "c-decision", "c-memory", "c-run", "c-failure", "c-other", "c-ok", "c-pending",
     ];
     const colors = {};
     for (const name of names) {
@@ -278,6 +317,8 @@ export class Overview {
       colors[name] = getComputedStyle(probe).color;
     }
     colors.font = getComputedStyle(this.canvas).fontFamily;
+    probe.style.fontFamily = "var(--mono)";
+    colors.mono = getComputedStyle(probe).fontFamily;
     probe.remove();
     return colors;
   }
@@ -318,6 +359,7 @@ export class Overview {
       if (count > DETAILED) this.#bars(context, runs(edges[slot]), y);
     });
     if (count <= DETAILED) for (const i of inView) if (!this.shown || this.shown[i]) this.#shape(context, i);
+    this.#drawPosts(context);
 
     context.strokeStyle = colors["c-failure"];
     context.lineWidth = 2;
@@ -408,6 +450,10 @@ export class Overview {
     const x = GUTTER + Math.max(-20, scale.x(at[i]));
     const end = GUTTER + Math.min(scale.width, scale.x(at[i] + (outline.duration[i] || 0)));
     const lane = laid.lanes[slot];
+    if (lane.key === "status") {
+      if (!outline.failed(i)) this.#level(context, outline.stateName(i), x, y);  // a failure has its cross
+      return;
+    }
     context.fillStyle = this.#laneColor(lane.key);
     const middle = y + LANE_HEIGHT / 2;
     context.beginPath();
@@ -416,7 +462,7 @@ export class Overview {
       context.lineTo(x + 6, middle);
       context.lineTo(x, middle + 6);
       context.lineTo(x - 6, middle);
-    } else if (lane.key === "status" || lane.key === "memory") context.arc(x + 2, middle, 3.5, 0, 7);
+    } else if (lane.key === "memory") context.arc(x + 2, middle, 3.5, 0, 7);
     else if (lane.key === "decision") {  // a shield: it stands before a call
       context.moveTo(x - 3, middle - 5);
       context.lineTo(x + 5, middle - 5);
@@ -431,6 +477,33 @@ export class Overview {
     else if (lane.key === "tool" && outline.isOpen(i)) return this.#open(context, x, y);
     else context.roundRect(x, y + 4, Math.max(POINT + 2, end - x), LANE_HEIGHT - 8, 2);
     context.fill();
+  }
+
+  /** A status post: RoomKit's own mark of its level. */
+  #level(context, state, x, y) {
+    const { colors } = this;
+    const loud = { failed: "c-failure", pending: "c-pending", ok: "c-ok", completed: "c-ok" };
+    context.fillStyle = colors[Object.hasOwn(loud, state) ? loud[state] : "c-status"];
+    context.font = `bold 14px ${colors.mono}`;
+    context.textBaseline = "middle";
+    context.textAlign = "center";
+    context.fillText(Object.hasOwn(ICONS, state) ? ICONS[state] : "·", x + 1, y + LANE_HEIGHT / 2 + 1);
+    context.textAlign = "start";
+  }
+
+  #drawPosts(context) {
+    const { posts, scale, laid } = this;
+    const seen = [];
+    for (const post of this.timed ? posts : []) {
+      const x = scale.x(post.ms - this.outline.start);
+      if (x >= -8 && x <= scale.width) seen.push([post, x]);
+    }
+    context.fillStyle = this.#laneColor("status");
+    for (const [post, x] of seen) {
+      const y = laid.slotOfPost(post.agent) * LANE_HEIGHT;
+      if (seen.length <= DETAILED) this.#level(context, post.state, GUTTER + x, y);
+      else context.fillRect(GUTTER + x, y + 5, POINT, LANE_HEIGHT - 10);
+    }
   }
 
   /** A call without an outcome: a bar that is open at its right, and a question mark. */
@@ -609,6 +682,18 @@ export class Overview {
     return best;
   }
 
+  /** The post of a status log at a point of the canvas, if there is one. */
+  hitPost(x, y) {
+    const slot = Math.floor(y / LANE_HEIGHT);
+    if (!this.timed) return undefined;
+    const off = (post) => Math.abs(GUTTER + this.scale.x(post.ms - this.outline.start) - x);
+    let best;
+    for (const post of this.posts) {
+      if (this.laid.slotOfPost(post.agent) === slot && off(post) < 7 && !(best && off(best) <= off(post))) best = post;
+    }
+    return best;
+  }
+
   #listen() {
     const { canvas, strip } = this;
     const changed = () => this.draw();
@@ -653,7 +738,9 @@ export class Overview {
         this.scale.set(from, to);
       } else if (!start.moved && event.type === "pointerup") {
         const index = this.hit(start.x, start.y);
+        const post = this.hitPost(start.x, start.y);
         if (index >= 0) this.choose(index);
+        else if (post) location.assign(post.href);
       }
       start = null;
       changed();
@@ -695,10 +782,12 @@ export class Overview {
 
   #hover(event) {
     const index = this.hit(event.offsetX, event.offsetY);
-    this.canvas.classList.toggle("over", index >= 0);
-    this.tip.hidden = index < 0;
-    if (index < 0) return;
-    this.tip.textContent = this.describe(index);
+    const post = index < 0 ? this.hitPost(event.offsetX, event.offsetY) : undefined;
+    const hit = index >= 0 || post !== undefined;
+    this.canvas.classList.toggle("over", hit);
+    this.tip.hidden = !hit;
+    if (!hit) return;
+    this.tip.textContent = post ? post.words : this.describe(index);
     const most = this.canvas.clientWidth - this.tip.offsetWidth - 8;
     this.tip.style.left = `${Math.max(0, Math.min(event.offsetX + 12, most))}px`;
     this.tip.style.top = `${event.offsetY + 18}px`;

@@ -37,7 +37,7 @@ const CALM = new Set(["", "info", "debug", "trace", "notice"]);  // severities t
 const PLAIN = new Set(["user", "assistant", "lifecycle"]);  // lanes where "delivered" goes without saying
 const MAX_DEPTH = 5;  // RoomKit stops a chain of answers here (max_chain_depth)
 const PENDING = new Set(["pending", "running", "started", "waiting"]);
-const ICONS = { ok: "+", failed: "x", pending: "?", info: "~", completed: "*" };  // RoomKit's own, in its summaries
+export const ICONS = { ok: "+", failed: "x", pending: "?", info: "~", completed: "*" };  // RoomKit's own, in its summaries
 
 const ROW_CHARACTERS = 400;  // a row is one clipped line; more text only costs layout
 const GAP_MS = 1000;  // a reply faster than a second is a conversation, not a wait

@@ -7,19 +7,25 @@
 import { clock, zone } from "./clock.js";
 import { copy } from "./copy.js";
 import { Details } from "./details.js";
-import { ASKED, LISTS, WORDS, fromAddress, isEmpty, mask, positions, toAddress } from "./filters.js";
+import { ASKED, LISTS, WORDS, fromAddress, isEmpty, mask, placeIn, positions, toAddress } from "./filters.js";
 import { matching, step } from "./find.js";
+import { Following } from "./following.js";
 import { mention, register } from "./keys.js";
+import { LiveHeader } from "./live_header.js";
 import { follow } from "./live_log.js";
+import { Speaking, numberText } from "./live_state.js";
 import { Outline } from "./outline.js";
 import { Overview } from "./overview.js";
-import { createRow, exactTime, fillPlaceholder, fillRow, milliseconds, stageOf } from "./row.js";
+import { LABELS, createRow, exactTime, fillPlaceholder, fillRow, milliseconds, stageOf, visible } from "./row.js";
 import { Rows } from "./rows.js";
+import { followStatus } from "./status_lane.js";
 import { VirtualList } from "./virtual_list.js";
 
 const finite = (number) => (Number.isFinite(number) ? number : null);
 const LOOK_MS = 1000;  // while rows arrive, the header is asked for at most this often
 const TICK_SECONDS = 60e3;
+const PAGE = 500;  // rows a request, when far behind
+const SPOKEN = 300;  // characters of what is being said; a row is one line
 
 export class SessionPage {
   constructor(root) {
@@ -27,7 +33,6 @@ export class SessionPage {
     this.urls = root.dataset;
     const part = (name) => root.querySelector(`[data-part="${name}"]`);
     this.box = part("transcript");
-    this.pill = part("pill");
     this.connection = part("connection");
     this.said = part("said");
     this.findForm = part("find");
@@ -36,9 +41,7 @@ export class SessionPage {
     this.table = part("counts");
     this.filter = fromAddress(location.search);
     this.selected = Number(new URLSearchParams(location.search).get("at")) || 0;
-    this.live = root.dataset.isLive === "true";
-    this.following = this.live && !this.selected;
-    this.unread = 0;
+    this.lasting = "";  // what is to be said of the connection as long as nothing else is
     this.buffer = [];
     this.shown = null;  // indexes that pass the filter, or null for all
     this.passing = null;
@@ -48,6 +51,9 @@ export class SessionPage {
       arrived: (rows) => this.#arrived(rows),
       failed: (error) => this.#say(`Rows did not arrive (${error.message}); trying again.`),
     });
+    this.header = new LiveHeader(root.querySelector("#session-head"), this.urls.me);
+    this.spoken = part("provisional");
+    this.speaking = new Speaking(() => this.#drawSpoken());
     this.details = new Details(part("details"), (seq) => `${this.urls.events}${seq}/?fragment=1`);
     this.overview = new Overview({
       canvas: part("canvas"), strip: part("strip"), tip: part("tip"),
@@ -62,12 +68,14 @@ export class SessionPage {
     if (drawn.length) this.rows.want(drawn.slice(0, 200));  // beside the outline: the first screen is there at once
     await this.#loadOutline();
     this.#makeList();
+    this.#liveness();
     this.#listen();
     this.#keys();
     await this.#ask(...ASKED);
     this.#applyFilter();
     this.#open();
     this.#follow();
+    followStatus(this.urls.status, (posts) => this.overview.setPosts(posts), (at) => this.#tick(at, 1e3));
     if (this.filter.q) this.#find(this.filter.q, false);
     this.root.dataset.ready = "";
   }
@@ -90,6 +98,12 @@ export class SessionPage {
     this.#say("");
     this.overview.setOutline(this.outline);
     this.#counts();
+    this.header.long(this.#seconds);
+  }
+
+  /** How long the session is by its events; NaN without times. */
+  get #seconds() {
+    return (this.outline.span - this.outline.earliest) / 1000 || NaN;
   }
 
   #counts() {
@@ -99,9 +113,11 @@ export class SessionPage {
     untimed.textContent = count === this.outline.length
       ? "No event has a readable time: the lanes show their order."
       : `Not drawn: ${count} without a readable time. The transcript has them in the order of their file.`;
+    const counts = this.outline.counts();
+    this.#chips(counts);
     const body = this.table?.tBodies[0];
     if (!body) return;
-    body.replaceChildren(...Object.entries(this.outline.counts()).map(([lane, { count, failed, duration_ms: ms }]) => {
+    body.replaceChildren(...Object.entries(counts).map(([lane, { count, failed, duration_ms: ms }]) => {
       const line = document.createElement("tr");
       const head = document.createElement("th");
       head.scope = "row";
@@ -114,6 +130,20 @@ export class SessionPage {
       }));
       return line;
     }));
+  }
+
+  /** The filters of lanes count on; those of lanes that have nothing stay hidden. */
+  #chips(counts) {
+    let failed = 0;
+    for (const [lane, line] of Object.entries(counts)) {
+      failed += line.failed;
+      const chip = this.root.querySelector(`[data-filter="lane"][data-value="${CSS.escape(lane)}"]`);
+      if (!chip) continue;
+      const number = numberText(line.count);
+      if (chip.lastElementChild.textContent !== number) chip.lastElementChild.textContent = number;
+      chip.hidden = false;
+    }
+    if (failed) this.root.querySelector('[data-filter="status"]').hidden = false;
   }
 
   // --- the transcript ------------------------------------------------------------------------------------------
@@ -147,14 +177,8 @@ export class SessionPage {
 
   #place(index) {
     if (!this.shown || index < 0) return index;
-    let low = 0, high = this.shown.length - 1;
-    while (low <= high) {
-      const middle = (low + high) >> 1;
-      if (this.shown[middle] === index) return middle;
-      if (this.shown[middle] < index) low = middle + 1;
-      else high = middle - 1;
-    }
-    return -1;
+    const place = placeIn(this.shown, index);
+    return this.shown[place] === index ? place : -1;
   }
 
   #fill(element, place) {
@@ -204,12 +228,9 @@ export class SessionPage {
     if (index >= 0) {
       this.list.show(this.#place(index), "center");
       this.overview.select(index);
-    } else if (this.following) this.#toEnd();
+      this.following.moved();
+    } else if (this.following.on) this.following.toEnd();
     this.list.paint();
-  }
-
-  #toEnd() {
-    this.list.show(this.count - 1, "end");
   }
 
   // --- selecting -----------------------------------------------------------------------------------------------
@@ -225,8 +246,9 @@ export class SessionPage {
     this.selected = seq;
     if (this.passing && !this.passing[index]) this.#clearFilter();  // asked for by name: it must be seen
     const place = this.#place(index);
-    if (this.following && place < this.count - 1) this.#setFollowing(false);
+    if (place < this.count - 1) this.following.set(false);
     this.list.show(place, where);
+    this.following.moved();
     this.list.paint(true);
     this.overview.select(index);
     this.details.show(seq);
@@ -258,6 +280,11 @@ export class SessionPage {
     if (to >= 0 && to < this.count) this.#selectIndex(this.#index(to));
   }
 
+  #lastEvent() {
+    this.#selectIndex(this.#index(this.count - 1));
+    if (this.header.live) this.following.set(true);
+  }
+
   #jump(direction, wanted, nothing) {
     const from = this.#at < 0 ? (direction > 0 ? -1 : this.outline.length) : this.#at;
     const index = this.outline.next(from, direction, (i) => (!this.passing || this.passing[i]) && wanted(i));
@@ -287,10 +314,18 @@ export class SessionPage {
     return every < 1000 ? `${time}.${String(date.getMilliseconds()).padStart(3, "0")}` : time;
   }
 
+  /** A sentence over the transcript, for a while or until the next; without one, how the connection is. */
   #say(sentence, forMs = 0) {
-    this.connection.textContent = sentence;
+    this.connection.textContent = sentence || this.lasting;
+    this.connection.classList.toggle("waiting", !sentence && Boolean(this.lasting));
     clearTimeout(this.saying);
-    if (forMs) this.saying = setTimeout(() => { this.connection.textContent = ""; }, forMs);
+    if (forMs) this.saying = setTimeout(() => this.#say(""), forMs);
+  }
+
+  #last(sentence) {
+    if (sentence === this.lasting) return;
+    this.lasting = sentence;
+    this.#say("");
   }
 
   // --- filters and find ----------------------------------------------------------------------------------------
@@ -316,7 +351,9 @@ export class SessionPage {
     if (this.none) this.none.hidden = this.count > 0;
     const index = this.#at;
     this.list.setCount(this.count);
-    if (this.#place(index) >= 0) this.list.show(this.#place(index), "center");
+    if (this.following.on) this.following.toEnd();
+    else if (this.#place(index) >= 0) this.list.show(this.#place(index), "center");
+    this.following.moved();
     this.list.paint(true);
     for (const chip of this.root.querySelectorAll("[data-filter]")) {
       const { filter, value } = chip.dataset;
@@ -358,7 +395,7 @@ export class SessionPage {
     this.findCount.textContent = "…";
     try {
       const { seqs } = await matching(this.urls.matches, { q: words }, { signal });
-      const found = seqs.map((seq) => this.outline.indexOf(seq)).filter((index) => index >= 0).sort((a, b) => a - b);
+      const found = this.#indexes(seqs);
       this.#matched(found, found.length ? `${found.length} found` : "nothing found");
       if (go || !this.selected) this.#step(1, this.#at - 1);
     } catch (error) {
@@ -366,8 +403,13 @@ export class SessionPage {
     }
   }
 
+  #indexes(seqs) {
+    return seqs.map((seq) => this.outline.indexOf(seq)).filter((index) => index >= 0).sort((a, b) => a - b);
+  }
+
   #matched(found, text) {
     this.matches = found;
+    this.matchSeqs = found?.map((index) => this.outline.seq[index]);
     this.matchSet = found && new Set(found);
     this.findCount.textContent = text;
     this.overview.mark({ matches: found });
@@ -383,22 +425,52 @@ export class SessionPage {
 
   // --- live ----------------------------------------------------------------------------------------------------
 
+  #liveness() {
+    const running = () => this.header.live;
+    this.following = new Following({
+      list: this.list, box: this.box, live: running, on: this.urls.isLive === "true" && !this.selected,
+      pill: this.root.querySelector('[data-part="pill"]'), toggle: this.root.querySelector('[data-part="follow"]'),
+      changed: (on) => this.overview.follow(on),
+    });
+    this.overview.follow(this.following.on);
+  }
+
   #follow() {
     const url = new URL(this.urls.socket, location.href);
     url.protocol = url.protocol.replace("http", "ws");
     this.stop = follow(url.href, this.outline.lastSeq, (rows) => this.#take(rows), {
+      read: (seq, { signal }) => this.#page(seq, signal),
       on: {
-        up: () => { if (this.wasDown) this.#say("Connected again.", 3000); this.wasDown = false; },
-        down: () => { this.wasDown = true; this.#say("The connection was lost; coming back by itself."); },
-        ended: (sentence) => this.#say(`${sentence} Load the page again.`),
-        skipped: ({ from, to }) => this.#fetchRange(from, to),
+        up: () => this.#connected(true),
+        down: () => this.#connected(false),
+        ended: (sentence) => { this.header.connected(false); this.#last(`${sentence} Load the page again.`); },
+        behind: (rows) => this.#last(rows ? `Catching up: ${numberText(rows)} rows to go.` : ""),
         revision: (revision) => { if (revision !== this.outline.revision) this.#reload(); },
         state: (state) => this.#state(state),
-        deleted: () => this.#say("This session was deleted."),
+        presence: (message) => this.header.watching(message),
+        provisional: (message) => this.speaking.say(message),
+        deleted: () => { this.header.connected(false); this.#last("This session was deleted."); },
       },
     });
-    addEventListener("online", () => this.stop.now());
+    const network = () => { if (this.wasDown) this.#connected(false); };
+    addEventListener("online", () => { network(); this.stop.now(); });
+    addEventListener("offline", network);
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.stop.now(); });
+  }
+
+  #connected(up) {
+    this.header.connected(up);
+    const back = up && this.wasDown;
+    this.wasDown = !up;
+    this.#last(up ? "" : navigator.onLine ? "The connection was lost; coming back by itself."
+      : "This machine is offline; the page goes on by itself.");
+    if (back) this.#say("The connection was lost and is back.", 3000);
+  }
+
+  async #page(seq, signal) {
+    const answer = await fetch(`${this.urls.timeline}?after_index=${seq}&limit=${PAGE}`, { signal, credentials: "same-origin" });
+    if (!answer.ok) throw new Error(`answer ${answer.status}`);
+    return (await answer.json()).entries;
   }
 
   #take(rows) {
@@ -414,37 +486,58 @@ export class SessionPage {
   #flush() {
     const rows = this.buffer;
     this.buffer = [];
-    const before = this.outline.length;
-    const atEnd = this.outline.add(rows);
-    const grown = this.outline.length - before;
-    if (!grown) return;
+    const before = this.outline.length, shownBefore = this.count;
+    const from = this.outline.add(rows);
+    if (this.outline.length === before) return;
     this.rows.put(rows);
+    this.header.grew(this.#seconds);
+    this.speaking.rows(rows);
     if (this.passing) {
       for (const name of ASKED) {
         for (const row of rows) if (this.filter[name].has(row[name])) this.asked[name]?.add(row.seq);
       }
-      this.passing = mask(this.outline, this.filter, this.asked);
-      this.shown = positions(this.passing);
+      this.passing = mask(this.outline, this.filter, this.asked, { from, before: this.passing });
+      this.shown = positions(this.passing, { from, before: this.shown });
       this.overview.mark({ shown: this.passing });
     }
-    if (atEnd) {
-      this.overview.grew(before);
+    this.overview.grew(from);
+    if (from === before) {
       const begun = new Set(rows.map((row) => row.call));  // an outcome changes the row of its attempt
       this.list.refresh((place) => begun.has(this.outline.seq[this.#index(place)]));
-    } else {
-      this.overview.setOutline(this.outline);
-      this.overview.select(this.#at);
-      this.list.rows.forEach((element, place) => this.#fill(element, place));
-    }
+    } else this.#rowsMoved();
     this.list.setCount(this.count);
     for (const element of this.list.rows.values()) element.setAttribute("aria-setsize", this.count);
     if (this.none) this.none.hidden = this.count > 0;
-    if (this.following) this.#toEnd();
-    else {
-      this.unread += grown;
-      this.#showPill();
-    }
+    this.following.grew(this.count - shownBefore);
     this.#lookAtHeader();
+  }
+
+  /** Rows stand further down than they did: those of one producer came after later ones of another. */
+  #rowsMoved() {
+    this.overview.selected = this.#at;
+    if (this.matches) {
+      this.matches = this.#indexes(this.matchSeqs);
+      this.matchSet = new Set(this.matches);
+      this.overview.mark({ matches: this.matches });
+    }
+    this.list.rows.forEach((element, place) => { if (place < this.count) this.#fill(element, place); });
+  }
+
+  #drawSpoken() {
+    this.spoken.replaceChildren(...[...this.speaking.words].map(([role, text]) => {
+      const line = document.createElement("p");
+      line.className = `lane-${role === "user" || role === "assistant" ? role : "other"}`;
+      const label = document.createElement("span");
+      label.className = "row-label";
+      label.textContent = LABELS[role] ?? visible(role);
+      const words = document.createElement("span");
+      words.className = "spoken-words";
+      const inner = document.createElement("bdi");
+      inner.textContent = `${text.length > SPOKEN ? "… " : ""}${visible(text.slice(-SPOKEN))} …`;
+      words.append(inner);
+      line.append(label, words);
+      return line;
+    }));
   }
 
   #lookAtHeader() {
@@ -456,45 +549,39 @@ export class SessionPage {
     }, LOOK_MS);
   }
 
-  async #fetchRange(from, to) {
-    for (let first = from; first <= to; first += 500) {
-      const last = Math.min(to, first + 499);
-      const answer = await fetch(`${this.urls.timeline}?seqs=${first}-${last}`, { credentials: "same-origin" });
-      if (!answer.ok) return this.#reload();
-      this.#take((await answer.json()).entries);
-    }
-  }
-
+  /** The times of the session are read in another way now, or rows are gone. */
   async #reload() {
+    if (this.reloading) return;  // the next ping names the revision again
+    this.reloading = true;
     this.rows.clear();
-    await this.#loadOutline();
-    this.stop?.seen(this.outline.lastSeq);
+    try {
+      await this.#loadOutline();
+    } catch {
+      return;
+    } finally {
+      this.reloading = false;
+    }
+    this.stop.seen(this.outline.lastSeq);
+    const since = [...this.rows.cache.values()].filter(({ seq }) => seq > this.outline.lastSeq);
+    if (this.outline.add(since.sort((a, b) => a.seq - b.seq)) < this.outline.length) this.overview.setOutline(this.outline);
     this.#applyFilter();
-    this.overview.select(this.#at);
+    this.#rowsMoved();
     this.details.forget();
     this.#lookAtHeader();
   }
 
-  #state({ live, ended_at: endedAt }) {
-    const ended = this.live && live === false;
-    this.live = Boolean(live);
-    if (ended) this.#say(endedAt ? "The session has ended." : "The session is not running any more.", 5000);
-    this.#lookAtHeader();
-  }
-
-  #setFollowing(on) {
-    this.following = on;
-    this.root.dataset.following = String(on);
-    if (on) {
-      this.unread = 0;
-      this.#toEnd();
+  #state(state) {
+    const ended = this.header.told(state);
+    this.spoken.hidden = !this.header.live;
+    this.following.draw();
+    if (ended) {
+      this.speaking.forget();
+      this.#say("The session has ended.", 5000);
+      // Nobody reads the details of an event: what became of the whole is of more use now.
+      const open = !this.root.querySelector('[data-pane="summary"]').hidden;
+      if (open || !this.selected) this.#tab("summary");
     }
-    this.#showPill();
-  }
-
-  #showPill() {
-    this.pill.hidden = this.following || !this.unread;
-    if (this.unread) this.pill.textContent = `${this.unread} new ↓`;
+    this.#lookAtHeader();
   }
 
   // --- hands ---------------------------------------------------------------------------------------------------
@@ -516,13 +603,6 @@ export class SessionPage {
       event.preventDefault();
       this.#move(by);
     });
-    box.addEventListener("scroll", () => {
-      const { atEnd } = this.list;
-      if (this.following && !atEnd && this.list.scroll.top < this.lastTop) this.#setFollowing(false);
-      else if (!this.following && atEnd && (this.unread || this.live)) this.#setFollowing(true);
-      this.lastTop = this.list.scroll.top;
-    }, { passive: true });
-    this.pill.addEventListener("click", () => { this.#setFollowing(true); box.focus({ preventScroll: true }); });
     root.addEventListener("click", (event) => {
       const chip = event.target.closest("[data-filter]");
       const act = event.target.closest("[data-act]");
@@ -582,7 +662,7 @@ export class SessionPage {
       ArrowDown: () => this.#move(1), ArrowUp: () => this.#move(-1),
       "+": () => this.overview.zoomBy(1.6), "=": () => this.overview.zoomBy(1.6),
       "-": () => this.overview.zoomBy(1 / 1.6), 0: () => this.overview.whole(),
-      Home: () => this.#selectIndex(this.#index(0)), End: () => this.#selectIndex(this.#index(this.count - 1)),
+      Home: () => this.#selectIndex(this.#index(0)), End: () => this.#lastEvent(),
     };
     if (!acts[event.key]) return;
     event.preventDefault();
@@ -640,8 +720,8 @@ export class SessionPage {
       ["i", "next interruption", () => this.#jump(1, interrupted, "interruption")],
       ["I", "previous interruption", () => this.#jump(-1, interrupted, "interruption")],
       ["g", "first event", () => this.#selectIndex(this.#index(0))],
-      ["G", "last event", () => this.#selectIndex(this.#index(this.count - 1))],
-      ["f", "follow the end, or stop following", () => this.#setFollowing(!this.following)],
+      ["G", "last event", () => this.#lastEvent()],
+      ["f", "follow the end, or stop following", () => this.following.set(!this.following.on)],
       ["/", "find in this session", () => { this.findForm.elements.q.focus(); this.findForm.elements.q.select(); }],
       ["n", "next match", () => this.#step(1)],
       ["N", "previous match", () => this.#step(-1)],

@@ -67,11 +67,11 @@ def test_a_bar_in_a_lane_selects_its_row(show, opened):
     page = show(opened("roomkit_session/tiny_doc_example.jsonl"))
     canvas = page.locator('canvas[data-part="canvas"]')
     width = canvas.bounding_box()["width"] - 100
-    # describe_screen ran from 5.4 s to 11.3 s of 100.9 s; the lane of tools is the third.
+    # describe_screen ran from 5.4 s to 11.3 s of 100.9 s; the lane of tools is the fourth.
     x = 92 + width * (8.3 + 1.009) / (100.9 * 1.02)
-    canvas.hover(position={"x": x, "y": 50})
+    canvas.hover(position={"x": x, "y": 70})
     expect(page.locator('[data-part="tip"]')).to_contain_text("describe_screen", timeout=WAIT)
-    canvas.click(position={"x": x, "y": 50})
+    canvas.click(position={"x": x, "y": 70})
     expect(selected(page)).to_have_attribute("data-seq", "4")
     expect(page.locator(".event-details h2")).to_have_text("describe_screen", timeout=WAIT)
     assert at(page) == "4"

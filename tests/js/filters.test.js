@@ -51,3 +51,20 @@ test("a severity is answered by the server too, and all that is chosen must hold
   assert.equal(isEmpty(fromAddress("?severity=error")), false);
   assert.equal(toAddress("?severity=zap", fromAddress("?severity=error"), 2), "?severity=error&at=2");
 });
+
+test("rows that came or moved from some index on are filtered as if all were looked at anew", () => {
+  const json = { revision: 1, last_seq: 0, start: null, end: null, lanes: ["user", "assistant"], agents: [], states: [],
+    columns: { seq: [], at_ms: [], lane: [], agent: [], state: [], duration_ms: [] } };
+  const all = new Outline(json), filter = fromAddress("?lane=user");
+  let passing = mask(all, filter), shown = positions(passing);
+  for (let seq = 1; seq <= 60; seq++) {
+    // Every third line comes late, and belongs in front of others.
+    const at = new Date(Date.UTC(2026, 2, 20) + (seq - (seq % 3 ? 0 : 5)) * 1000).toISOString();
+    const from = all.add([{ seq, at, lane: seq % 4 ? "user" : "assistant", agent: "", status: "", duration_ms: null }]);
+    passing = mask(all, filter, {}, { from, before: passing });
+    shown = positions(passing, { from, before: shown });
+    assert.deepEqual(passing, mask(all, filter));
+    assert.deepEqual(shown, positions(mask(all, filter)));
+  }
+  assert.equal(shown.length, 45);
+});

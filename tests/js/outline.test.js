@@ -38,8 +38,8 @@ test("a gap runs from the user's last words to the first reply only", () => {
 
 test("live rows go to the end, a row seen before is passed over", () => {
   const outline = new Outline(json());
-  assert.equal(outline.add([row(6, "2026-03-20T11:56:06Z"), row(7, "2026-03-20T11:56:07Z", { lane: "vision" })]), true);
-  assert.equal(outline.add([row(7, "2026-03-20T11:56:07Z")]), true);
+  assert.equal(outline.add([row(6, "2026-03-20T11:56:06Z"), row(7, "2026-03-20T11:56:07Z", { lane: "vision" })]), 5);
+  assert.equal(outline.add([row(7, "2026-03-20T11:56:07Z")]), 7);
   assert.equal(outline.length, 7);
   assert.equal(outline.laneName(6), "vision");
   assert.equal(outline.lastSeq, 7);
@@ -48,7 +48,7 @@ test("live rows go to the end, a row seen before is passed over", () => {
 test("a late row of another dump is put where its time says", () => {
   const outline = new Outline(json({ at_ms: [0, 2000, 500, 500, 3000] }));
   const before = [...outline.seq.subarray(0, 5)];
-  assert.equal(outline.add([row(6, "2026-03-20T11:56:03.200Z")]), false);
+  assert.equal(outline.add([row(6, "2026-03-20T11:56:03.200Z")]), 4);
   assert.deepEqual([...outline.seq.subarray(0, 6)], [...before.slice(0, 4), 6, before[4]]);
   for (let i = 0; i < 6; i++) assert.equal(outline.indexOf(outline.seq[i]), i);
 });
@@ -118,7 +118,7 @@ test("a live call of two lines is what a reload shows", () => {
   }
   for (const i of [0, 1, 2]) assert.equal(live.stateName(i), whole.stateName(i));
   // The bar of an attempt reaches past what follows it: a later row still goes to the end.
-  assert.equal(whole.add([row(4, "2026-03-20T11:56:02Z")]), false);
+  assert.equal(whole.add([row(4, "2026-03-20T11:56:02Z")]), 2);
   assert.deepEqual([...whole.seq.subarray(0, 4)], [1, 2, 4, 3]);
 });
 

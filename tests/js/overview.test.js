@@ -30,9 +30,18 @@ test("a growing session: whole stays whole, the end stays the end, the middle st
   const end = new TimeScale(1000, 100);
   end.set(610, 1010);
   const window = end.to - end.from;
-  end.grow(5000);
-  assert.equal(end.to, end.most);
-  assert.ok(Math.abs(end.to - end.from - window) < 1e-9);
+  for (const span of [5000, 5001, 9000]) {
+    end.grow(span);
+    assert.ok(end.to > span && end.to < span + 0.1 * window && end.to <= end.most);
+    assert.ok(Math.abs(end.to - end.from - window) < 1e-9);
+  }
+  const { from, to } = end;
+  end.grow(20_000, 0, false);
+  assert.deepEqual([end.from, end.to], [from, to], "nobody follows");
+  end.grow(30_000, 0, true);
+  assert.deepEqual([end.from, end.to], [from, to], "the end was not in view");
+  end.toEnd();
+  assert.ok(end.to > 30_000);
   const middle = new TimeScale(1000, 100);
   middle.set(200, 400);
   middle.grow(5000);
@@ -59,19 +68,31 @@ const outline = (lane, agent) => new Outline({
 
 test("tools get a lane per agent when several call them; rare lanes share the last one", () => {
   const { lanes, slotOf } = lanesOf(outline([0, 1, 1, 3, 4, 2], [null, 0, 1, null, null, null]));
-  assert.deepEqual(lanes.map((lane) => lane.name), ["user", "assistant", "a", "b", "session"]);
-  assert.deepEqual([0, 1, 2, 3, 4].map(slotOf), [0, 2, 3, 4, 4]);
+  assert.deepEqual(lanes.map((lane) => lane.name), ["user", "assistant", "status", "a", "b", "session"]);
+  assert.deepEqual([0, 1, 2, 3, 4].map(slotOf), [0, 3, 4, 5, 5]);
   const one = lanesOf(outline([0, 1], [null, 0]));
-  assert.deepEqual(one.lanes.map((lane) => lane.name), ["user", "assistant", "tools"]);
-  assert.equal(one.slotOf(1), 2);
+  assert.deepEqual(one.lanes.map((lane) => lane.name), ["user", "assistant", "status", "tools"]);
+  assert.equal(one.slotOf(1), 3);
 });
 
 test("agents whose calls no time places have no lane of their own", () => {
   const some = outline([0, 1, 1], [null, 0, 1]);
   some.at[0] = 0;
-  assert.deepEqual(lanesOf(some).lanes.map((lane) => lane.name), ["user", "assistant", "tools"]);
+  assert.deepEqual(lanesOf(some).lanes.map((lane) => lane.name), ["user", "assistant", "status", "tools"]);
   some.at[1] = some.at[2] = 5;
-  assert.deepEqual(lanesOf(some).lanes.map((lane) => lane.name), ["user", "assistant", "a", "b"]);
+  assert.deepEqual(lanesOf(some).lanes.map((lane) => lane.name), ["user", "assistant", "status", "a", "b"]);
+});
+
+test("the status lane is always there, below the speech; several agents that post have one each", () => {
+  const own = new Outline({
+    revision: 1, last_seq: 2, start: "2026-01-01T00:00:00Z", end: null, lanes: ["user", "status"], agents: ["exec"],
+    states: ["ok"], columns: { seq: [1, 1], at_ms: [0, 5], lane: [0, 1], agent: [null, 0], state: [null, 0], duration_ms: [null, null] },
+  });
+  const alone = lanesOf(own);
+  assert.deepEqual([alone.slotOf(1), alone.slotOfPost("exec"), alone.lanes[2].name], [2, 2, "status"]);
+  const { lanes, slotOf, slotOfPost } = lanesOf(own, [{ agent: "voice" }, { agent: "exec" }]);
+  assert.deepEqual(lanes.map((lane) => lane.name), ["user", "assistant", "status exec", "status voice", "tools"]);
+  assert.deepEqual([slotOf(1), slotOfPost("exec"), slotOfPost("voice"), slotOfPost("nobody")], [2, 2, 3, 2]);
 });
 
 test("without any readable time the order is the axis", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { askFor, insert, placeOf } from "../../static/js/status_feed.js";
+import { askFor, insert, passes, placeOf } from "../../static/js/status_feed.js";
 
 const row = (seq, at) => ({ dataset: { seq: String(seq), at: String(at) } });
 
@@ -21,10 +21,16 @@ test("entries stand newest first, by time and then by number", () => {
   assert.deepEqual(feed.order, [5, 3, 4, 1, 6]);
 });
 
-test("an entry that is there already is not shown twice", () => {
-  const feed = list(row(1, 100));
-  assert.equal(insert(feed, [row(1, 100)]), 0);
-  assert.deepEqual(feed.order, [1]);
+test("an entry that is there already is brought up to date; one of another page stays there", () => {
+  const feed = list(row(3, 100)), changed = [];
+  assert.equal(insert(feed, [row(3, 100), row(1, 50)], 2, (old, fresh) => changed.push(fresh.dataset.seq)), 0);
+  assert.deepEqual([feed.order, changed], [[3], ["3"]]);
+});
+
+test("only what the feed would show counts as new", () => {
+  const entry = { agent_id: "exec", status: "ok", action: "open", detail: "The Browser" };
+  assert.ok(passes(entry, {}) && passes(entry, { agent: "exec", status: "ok", words: "browser" }));
+  for (const other of [{ agent: "voice" }, { status: "failed" }, { words: "door" }]) assert.ok(!passes(entry, other));
 });
 
 test("the oldest of all goes to the end", () => assert.equal(placeOf(row(9, 1), [row(1, 100)]), -1));
