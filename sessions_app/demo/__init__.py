@@ -2,7 +2,7 @@
 
 They are bytes that come in as any upload does. What tells them from the team's own dumps is ``Team.demo``: the public
 ids and SHA-256 of the dumps that were loaded, or an empty list once they were removed. A team that never saw the demo
-has nothing there.
+has nothing there. A call that is played live is a stream whose name begins with ``PLAYED``.
 """
 
 import logging
@@ -10,6 +10,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from auditweb.dumps import jobs, store
@@ -20,6 +21,8 @@ from auditweb.teams.models import Team
 from sessions_app.demo import stories
 
 logger = logging.getLogger(__name__)
+
+PLAYED = "demo-live-"  # how the streams of calls that ``demo --live`` plays are called
 
 
 def load(team: Team, actor=None, now: datetime | None = None) -> list[Dump]:
@@ -41,13 +44,13 @@ def load(team: Team, actor=None, now: datetime | None = None) -> list[Dump]:
 
 
 def remove(team: Team, actor=None) -> int:
-    """Remove the demo from *team* with all that came from it; how many dumps that were.
+    """Remove the demo from *team*, calls that were played live too, with all that came from it; how many dumps.
 
     A dump to which somebody added lines of their own since is no longer the demo's, and stays.
     """
     with transaction.atomic():
         team = _locked(team)
-        dumps = _present(team)
+        dumps = [*_present(team), *_played(team)]
         for dump in dumps:
             jobs.delete(dump)
         if dumps or team.demo.get("dumps"):
@@ -56,6 +59,11 @@ def remove(team: Team, actor=None) -> int:
         if dumps:
             audit.record(actor, "remove_demo", team, dumps=len(dumps))
     return len(dumps)
+
+
+def is_in(team: Team) -> bool:
+    """Whether *team* has anything that ``remove`` would remove."""
+    return bool(team.demo.get("dumps")) or _played(team).exists()
 
 
 def welcome() -> None:
@@ -85,6 +93,11 @@ def _present(team: Team) -> list[Dump]:
     loaded = team.demo.get("dumps", {})
     dumps = Dump.objects.filter(team=team, public_id__in=list(loaded)).order_by("pk")
     return [dump for dump in dumps if dump.sha256 == loaded[dump.public_id]]
+
+
+def _played(team: Team) -> QuerySet[Dump]:
+    """The calls that were played live into *team*, or are being played."""
+    return Dump.objects.filter(team=team, stream__gte=PLAYED, stream__lt=f"{PLAYED}~")
 
 
 def _store(team: Team, story: stories.Dump, actor) -> tuple[Dump, bool]:

@@ -77,10 +77,7 @@ class RoomKit:
         self, name: str, arguments: dict, result: Any, ms: float, status: str = "ok", agent: str | None = None
     ) -> None:
         """A call that takes *ms*; its line is stamped with its end."""
-        ms = self._run(ms)
-        text = _cut(result)
-        metadata = {"tool_name": name, "arguments": arguments, "status": status, "agent_id": agent or self.agent}
-        self.tape.write(_session_entry(self.tape.now.isoformat(), "tool_call", "assistant", text, ms, metadata))
+        self._called(name, arguments, result, self._run(ms), status, agent or self.agent)
 
     def audited_tool(self, agent: str, name: str, arguments: dict, result: Any, ms: float, status: str = "ok") -> None:
         """The same as the tool auditor writes it, into a file of its own as a rule."""
@@ -111,6 +108,11 @@ class RoomKit:
         self.tape.wait(after)
         entry = {"ts": self.tape.now.isoformat(), "agent_id": agent, "action": action, "status": status}
         self.tape.write({**entry, "detail": detail, "metadata": metadata})
+
+    def _called(self, name: str, arguments: dict, result: Any, ms: float, status: str, agent: str) -> None:
+        metadata = {"tool_name": name, "arguments": arguments, "status": status, "agent_id": agent}
+        stamp, text = self.tape.now.isoformat(), _cut(result)
+        self.tape.write(_session_entry(stamp, "tool_call", "assistant", text, ms, metadata))
 
     def _run(self, ms: float) -> float:
         ms = round(ms * self.tape.random.uniform(0.8, 1.25), 3)

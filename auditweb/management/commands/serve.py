@@ -12,7 +12,7 @@ import time
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from auditweb import upkeep
+from auditweb import upkeep, whereabouts
 from auditweb.checks import is_local
 
 logger = logging.getLogger("auditweb.serve")
@@ -30,18 +30,19 @@ class Command(BaseCommand):
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
         parser.add_argument("--port", type=_port, default=8000, help="port to listen on; 0 takes a free one")
         parser.add_argument("--no-worker", action="store_true", help="web server only; run `manage.py work` beside it")
+        parser.add_argument("--no-link", action="store_true", help="print no first sign-in link; `prepare` has done so")
 
-    def handle(self, *, host, port, no_worker, **options):
+    def handle(self, *, host, port, no_worker, no_link, **options):
         if settings.DEBUG and not is_local(host):
             raise CommandError(f"AUDITWEB_DEBUG is on: refusing to listen on {host}: others would see tracebacks.")
         # Until the reactor installs handlers of its own, SIGTERM ends the start as ^C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            self.serve(host, port, with_worker=not no_worker)
+            self.serve(host, port, with_worker=not no_worker, with_link=not no_link)
         except KeyboardInterrupt:
             pass
 
-    def serve(self, host: str, port: int, with_worker: bool) -> None:
+    def serve(self, host: str, port: int, with_worker: bool, with_link: bool = True) -> None:
         """Serve until SIGINT or SIGTERM; raises CommandError when the port or the database cannot be had."""
         from auditweb import server  # first of all, since it decides which reactor Twisted has
 
@@ -58,7 +59,7 @@ class Command(BaseCommand):
         from sessions_app import demo
 
         address = settings.PUBLIC_URL or _address(host, sock.getsockname()[1])
-        link = first_run()
+        link = first_run() if with_link else None  # of several, only the last one made is good
         if link and with_worker:
             demo.welcome()
         worker = Worker()
@@ -66,6 +67,7 @@ class Command(BaseCommand):
             if with_worker:
                 worker.look_after()
                 server.reactor.addSystemEventTrigger("before", "shutdown", worker.ask_to_stop)
+            whereabouts.note(address)
             self.stdout.write(f"auditweb is at {address}")
             if link:
                 self.stdout.write(f"Sign in for the first time (works once): {address}{link}")
@@ -74,6 +76,7 @@ class Command(BaseCommand):
             self.stdout.flush()
             server.Server(application, sock).run()
         finally:
+            whereabouts.forget(address)
             worker.stop()
 
 
