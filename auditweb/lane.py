@@ -11,6 +11,7 @@ from io import BytesIO
 from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.base import BaseHandler
+from django.http import HttpResponse
 
 from auditweb.live.hub import with_database
 
@@ -22,7 +23,7 @@ threads = ThreadPoolExecutor(THREADS, thread_name_prefix="streams")
 
 
 class Lane(BaseHandler):
-    """An ASGI application that answers POST requests to PATHS, and leaves all others to *app*; all with a callback set."""
+    """An ASGI application that answers POST requests to PATHS, and leaves others, or with a callback all, to *app*."""
 
     def __init__(self, app):
         super().__init__()
@@ -51,6 +52,7 @@ class Lane(BaseHandler):
 
     def _answer(self, scope, body: BytesIO) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         response = self.get_response(ASGIRequest(scope, body))
+        assert isinstance(response, HttpResponse)  # nothing here is streamed
         headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
         headers += [(b"Set-Cookie", cookie.output(header="").strip().encode()) for cookie in response.cookies.values()]
         return response.status_code, headers, response.content

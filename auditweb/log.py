@@ -9,7 +9,7 @@ import functools
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import connection, models, transaction
 from django.utils import timezone
@@ -102,7 +102,7 @@ def locked(model: type[RowT], **where) -> RowT | None:
 @functools.cache
 def _shape(model: type[models.Model]) -> tuple[list[str], str, list[tuple]]:
     """(names of the fields, their columns as SQL, what makes a value of a column one of a field) of *model*."""
-    fields = [field for field in model._meta.concrete_fields if not field.generated]
+    fields: list[Any] = [field for field in model._meta.concrete_fields if not field.generated]
     columns = ", ".join(connection.ops.quote_name(field.column) for field in fields)
     converters = [
         (place, field.cached_col, converter)
@@ -117,7 +117,7 @@ def _shape(model: type[models.Model]) -> tuple[list[str], str, list[tuple]]:
 
 def save(row: models.Model, fields: Sequence[str]) -> None:
     """Write *fields* of a row that is there, past the query builder."""
-    named = [row._meta.get_field(name) for name in fields]
+    named: list[Any] = [row._meta.get_field(name) for name in fields]
     quote = connection.ops.quote_name
     sets = ", ".join(f"{quote(field.column)} = %s" for field in named)
     values = [field.get_db_prep_save(getattr(row, field.attname), connection) for field in named]

@@ -234,7 +234,7 @@ LEASE_SECONDS = _number("AUDITWEB_LEASE_SECONDS", 12.0, least=2)
 ABANDONED_SECONDS = _number("AUDITWEB_ABANDONED_SECONDS", 86_400)
 MAX_ATTEMPTS = 3  # deaths of a worker at the same line before a dump is given up (poisoned)
 MAX_REQUESTS = _number("AUDITWEB_MAX_REQUESTS", 64)  # at once and per process; more get 503 and Retry-After
-LIVE_POLL_SECONDS = _number("AUDITWEB_LIVE_POLL_SECONDS", 1.5 if SQLITE or REDIS_URL else 0.5, least=0.01)
+LIVE_POLL_SECONDS = _number("AUDITWEB_LIVE_POLL_SECONDS", 1.5, least=0.01)
 # Whether an empty SQLite database begins with the demo sessions.
 DEMO = (env.str("AUDITWEB_DEMO", default="on") or "on").lower() in env.BOOLEAN_TRUE_STRINGS
 # What one person or key may do in a minute (auditweb/throttles.py); 0: as much as they like.

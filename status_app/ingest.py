@@ -25,11 +25,10 @@ class StatusSink:
         if not posts:
             return 0
         if "bus" not in state:
-            bus = bus_of(dump)
-            state["bus"] = bus.pk
-            feeds(state, bus.public_id)
-        bus = log.locked(StatusBus, id=state["bus"])
-        if bus is None:
+            first = bus_of(dump)
+            state["bus"] = first.pk
+            feeds(state, first.public_id)
+        if (bus := log.locked(StatusBus, id=state["bus"])) is None:
             raise StatusBus.DoesNotExist
         log.append(bus, StatusEntry, ENTRY_COLUMNS, [_row(dump, p) for p in posts])
         _count(bus, [(p.record.status, p.record.agent, p.at_us) for p in posts])

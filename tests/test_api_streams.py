@@ -63,6 +63,7 @@ def test_lines_are_stored_when_the_answer_comes_and_sent_again_without_harm(prod
 
 def test_what_is_refused_says_where_to_go_on(producer):
     assert error(send(producer, "s", 5, speech(1))) == (409, "gap", {"expected": 1})
+    assert not Dump.objects.exists(), "a refused beginning leaves no empty stream"
     send(producer, "s", 1, speech(1))
     assert error(send(producer, "s", 1, speech(9))) == (409, "differs", {"line": 1})
     assert error(send(producer, "s", "x", speech(1)))[:2] == (400, "bad_request")

@@ -124,6 +124,8 @@ def append_to(team: Team, name: str, user: User | None, first: int, lines: Seque
         dump = log.locked(Dump, team_id=team.pk, stream=name) if name and "\0" not in name else None
         if dump is not None:
             return _append(_growing(dump), first, lines, True)
+    if first != 1:
+        raise Gap(1)
     return append(open(team, name, user, **options), first, lines)
 
 

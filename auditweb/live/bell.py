@@ -30,6 +30,7 @@ BELL_SECONDS = 0.025  # between two questions for SQLite's data_version, 3 µs e
 REJOIN_SECONDS = 3600  # a layer forgets its members after a day, or when Redis was flushed
 KEEP_SECONDS = 60  # a database file may be replaced by a restored one under our open connection
 LAYER_SECONDS = 3  # most that joining the layer may take: a frozen Redis answers never
+NO_BELL_SECONDS = 0.5  # PostgreSQL without Redis
 RINGS_KEPT = 5000  # rows of the table; who missed so many looks at everything
 
 Rung = Callable[[str | None, str], None]  # (key or None = anything may have changed, note)
@@ -128,6 +129,12 @@ os.register_at_fork(after_in_child=_new_ringer)  # threads do not survive a fork
 
 
 # --- hearing -----------------------------------------------------------------------------------------------------
+
+
+def poll_seconds() -> float:
+    """How long watchers wait for a ring before they look by themselves."""
+    has_bell = settings.SQLITE or settings.REDIS_URL
+    return settings.LIVE_POLL_SECONDS if has_bell else min(NO_BELL_SECONDS, settings.LIVE_POLL_SECONDS)
 
 
 def ears(rung: Rung):

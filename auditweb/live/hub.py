@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import msgspec
-from django.conf import settings
 from django.db import connection
 
 from auditweb import metrics
@@ -453,15 +452,17 @@ class Hub:
         return sum(len(feed.readers) for feed in self._feeds.values())
 
     async def told(self, key: str, seq: int, seconds: float) -> None:
-        """Return when the readers of the log *key* here were sent what it has up to *seq*, at the latest in *seconds*."""
+        """Return when the readers of the log *key* here were sent all up to *seq*, at the latest in *seconds*."""
         feed = self._feeds.get(key)
         if feed is None:
             return
         self.ring(key)
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(seconds):
                 while any(reader.cursor < seq for reader in feed.readers):
                     await asyncio.sleep(GATHER_SECONDS / 5)
+        except TimeoutError:
+            pass
 
     def ring(self, key: str | None, note: str = "") -> None:
         """The log *key* changed (None: any may have), or its readers are to be told *note*."""
@@ -505,7 +506,7 @@ class Hub:
         pause = GATHER_SECONDS
         while True:
             try:
-                async with asyncio.timeout(settings.LIVE_POLL_SECONDS):
+                async with asyncio.timeout(bell.poll_seconds()):
                     await self._rung.wait()
             except TimeoutError:
                 self._everything = True
