@@ -7,6 +7,7 @@ COPY sessions_app sessions_app
 COPY status_app status_app
 COPY templates templates
 COPY static static
+COPY clients clients
 RUN python -m venv /app && /app/bin/pip install --no-cache-dir -c requirements/constraints.txt ".[postgres]"
 
 FROM python:3.13-slim

@@ -1,14 +1,19 @@
 # Nothing has to be prepared: `make run` serves, `make test` tests; both say what they install before they do it.
 PORT ?= 8000
 DATA ?= data
+SCALED_DATA ?= data-scaled
 PYTHON = .venv/bin/python
 TEMPLATES = $(shell find templates -name '*.html')
 
-.PHONY: run test lint format bench
+.PHONY: run scaled test lint format bench
 
 run: ## the server on 127.0.0.1:$(PORT), its files in $(DATA)
 	@.ci/setup run
 	@exec env AUDITWEB_DATA="$(DATA)" $(PYTHON) manage.py serve --port $(PORT)
+
+scaled: ## what docker-compose.yml starts, without containers: 2 web processes, 2 workers, PostgreSQL, Redis, Caddy if there
+	@.ci/setup scaled
+	@exec $(PYTHON) -m tests.scaled --data "$(SCALED_DATA)" --port $(PORT)
 
 test: ## everything: linters, node, browser, PostgreSQL with Redis, SQLite
 	@.ci/setup test

@@ -18,7 +18,8 @@ from rest_framework.views import APIView
 from auditweb import throttles
 from auditweb.errors import ApiError, NotThere
 from auditweb.pages import Page, Params
-from auditweb.teams.access import MayRead
+from auditweb.teams import callback
+from auditweb.teams.access import MayIngest, MayRead
 
 PIECE = 128 * 2**10  # bytes; every piece of a stream costs a change of threads (0.1 ms)
 _PUBLIC_ID = re.compile(r"[0-9A-Za-z]{22}")
@@ -44,6 +45,11 @@ class ApiView(APIView):
     permission_classes = [MayRead]
     throttle_classes = [throttles.ByKind]
     content_negotiation_class = OneAnswer
+
+    def perform_authentication(self, request):
+        super().perform_authentication(request)
+        if any(isinstance(permission, MayIngest) for permission in self.get_permissions()):
+            callback.check(request)
 
     @property
     def params(self) -> Params:

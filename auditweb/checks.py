@@ -102,6 +102,20 @@ def public_url(app_configs, **kwargs):
 
 
 @register()
+def auth_callback(app_configs, **kwargs):
+    """The operator's own check must be there: without it nobody could send anything."""
+    from auditweb.teams import callback
+
+    if settings.AUTH_CALLBACK:
+        try:
+            callback.named(settings.AUTH_CALLBACK)
+        except ValueError as e:
+            hint = "package.module:function, an async function that this Python can import."
+            return [Error(str(e), hint=hint, id="auditweb.E007")]
+    return []
+
+
+@register()
 def data_directory(app_configs, **kwargs):
     """The data directory holds dumps and the secret key: nobody else on the machine should read it."""
     found = []

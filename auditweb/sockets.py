@@ -13,7 +13,7 @@ from django.http.request import split_domain_port, validate_host
 from django.urls import re_path
 
 from auditweb import socket_urls
-from auditweb.teams import keys, timeout
+from auditweb.teams import callback, keys, timeout
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -30,7 +30,8 @@ class ExactOrigin:
     """Lets through pages of this very site: same scheme, host and port. Everything else is 403 before the handshake.
 
     Ports matter: cookies do not know them, so any other server on this host could otherwise speak as its visitor.
-    Programs send no Origin; they need a key, because only browsers carry cookies that somebody else can ride on.
+    Programs send no Origin; they need a key or the word of AUDITWEB_AUTH_CALLBACK, because only browsers carry cookies
+    that somebody else can ride on.
     """
 
     def __init__(self, app):
@@ -38,13 +39,19 @@ class ExactOrigin:
 
     async def __call__(self, scope, receive, send):
         origin = _header(scope, b"origin")
-        allowed = bearer(scope) is not None if origin is None else same_origin(origin, scope)
+        if origin is None:
+            allowed = bearer(scope) is not None or bool(settings.AUTH_CALLBACK)
+        else:
+            allowed = same_origin(origin, scope)
         app = self.app if allowed else WebsocketDenier()
         return await app(scope, receive, send)
 
 
 class People:
-    """Fills ``scope["user"]`` and ``scope["auth"]``: a Bearer header's ApiKey, or None beside a cookie's person."""
+    """Fills ``scope["user"]`` and ``scope["auth"]``: a Bearer header's ApiKey, or None beside a cookie's person.
+
+    ``scope["bad_key"]``: there is a key, and it opens nothing.
+    """
 
     def __init__(self, app):
         self.app = app
@@ -52,10 +59,15 @@ class People:
 
     async def __call__(self, scope, receive, send):
         token = bearer(scope)
-        if token is None:
-            return await self.with_cookie({**scope, "auth": None}, receive, send)
-        key = await database_sync_to_async(keys.find)(token)
-        scope = {**scope, "auth": key, "user": key.user if key else AnonymousUser()}
+        scope = {**scope, "auth": None, "bad_key": False, "user": AnonymousUser()}
+        if token is not None and keys.is_meant(token):
+            key = await database_sync_to_async(keys.find)(token)
+            scope |= {"auth": key, "bad_key": key is None}
+            if key is not None:
+                scope["user"] = key.user
+        elif _header(scope, b"origin") is not None:  # a cookie counts only where a browser says whose page it shows
+            del scope["user"]  # the middleware fills in only what is not there
+            return await self.with_cookie(scope, receive, send)
         return await self.app(scope, receive, send)
 
     async def still_valid(self, scope, receive, send):
@@ -106,4 +118,5 @@ def _header(scope, name: bytes) -> str | None:
     return ", ".join(values) if values else None
 
 
-websocket = ExactOrigin(People(URLRouter([*socket_urls.urlpatterns, re_path(r"", Nowhere.as_asgi())])))
+_consumers = URLRouter([*socket_urls.urlpatterns, re_path(r"", Nowhere.as_asgi())])
+websocket = ExactOrigin(People(callback.Callback(_consumers)))

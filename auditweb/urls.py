@@ -2,11 +2,14 @@
 
 from django.urls import include, path
 
-from auditweb import health
+from auditweb import client_wheel, health
 
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", health.metrics, name="metrics"),
+    path("clients/", client_wheel.index, name="client-index"),
+    path(f"clients/{client_wheel.NAME}", client_wheel.wheel, name="client-wheel"),
     path("accounts/", include("auditweb.teams.account_urls")),
     path("api/v1/", include("auditweb.api_urls")),
     path("", include("auditweb.teams.urls")),

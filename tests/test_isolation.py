@@ -13,6 +13,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.test import Client
 from django.urls import URLPattern, get_resolver, reverse
 
+from auditweb.dumps import streams
 from auditweb.dumps.models import Dump
 from auditweb.sockets import websocket
 from auditweb.teams import access, keys, timeout
@@ -64,13 +65,16 @@ def for_all(status, method="get"):
 
 
 TELLING = {"dump-list", "session-list", "api-dump-list", "api-session-list", "dump-detail"} | {
-    "session-detail", "session-runs", "session-tools", "session-records",
+    "session-detail", "session-runs", "session-tools", "session-records", "live-wall",
 }  # fmt: skip
 NEW_DUMP = {"name": "x.jsonl", "size": 3, "team": OURS}
 BOTH_KEYS = {"read_key": 200, "ingest_key": 200}
 ROWS: dict[str, list[Row]] = {
     "healthz": [for_all(200)],
     "readyz": [for_all(FINE)],
+    "metrics": [for_all(FINE)],
+    "client-index": [for_all(200)],
+    "client-wheel": [for_all(200)],
     # the account: nothing of a team, whoever asks
     "account_login": [for_all(FINE), for_all(FINE, "post")],
     "account_logout": [for_all(FINE), for_all(FINE, "post")],
@@ -102,6 +106,7 @@ ROWS: dict[str, list[Row]] = {
     "status-detail": [page(), page(data={"fragment": "1", "after": "0"})],
     # sessions
     "session-list": [page(stranger=200), page(stranger=200, data={"q": SECRET[:5]}), page(data={"team": OURS})],
+    "live-wall": [page(stranger=200), page(data={"team": OURS})],
     "demo-load": [act(data={"team": OURS})],
     "demo-remove": [act(data={"team": OURS})],
     "search": [page(stranger=200, data={"q": "invoice"}), page(stranger=200), page(data={"team": OURS, "q": "x"})],
@@ -110,6 +115,7 @@ ROWS: dict[str, list[Row]] = {
     "session-runs": [page()],
     "session-tools": [page(), page(data={"tool": SECRET[:5], "sort": "-duration"})],
     "session-records": [page()],
+    "session-status": [page(), act(data={"bus": ""})],
     # API
     "api-schema": [api(stranger=200, ingest_key=200)],
     "api-docs": [page(stranger=200)],
@@ -134,6 +140,12 @@ ROWS: dict[str, list[Row]] = {
     "api-dump-bad-lines-retry": [api_act()],
     "api-dump-bad-lines": [api()],
     "api-dump-original": [api()],
+    # The word in the address is a stream's name within the team of the caller.
+    "api-stream-detail": [api(viewer=403, read_key=403, ingest_key=200)],
+    "api-stream-lines": [api_act(stranger=FINE), api_act(data={"team": OURS}, stranger=FINE)],
+    "api-stream-heartbeat": [api_act()],
+    "api-stream-provisional": [api_act(data={"role": "user", "text": "x"})],
+    "api-stream-end": [api_act()],
     "api-session-list": [api(stranger=200), api(stranger=200, data={"q": SECRET[:5]}), api(data={"team": OURS})],
     "api-session-detail": [api()],
     "api-session-timeline": [api(), api(data={"seqs": "1,2"})],
@@ -145,14 +157,17 @@ ROWS: dict[str, list[Row]] = {
     "api-session-tasks": [api(), api(data={"status": "pending"})],
     "api-session-observations": [api()],
     "api-session-event": [api()],
+    "api-session-status": [api(), api_act("patch", ingest_key=403, data={"bus": None})],
     "api-session-summary": [api()],
     "api-session-summary-text": [api()],
     "api-session-export": [api(data={"as": "original"}), api(data={"as": "jsonl"})],
     "api-search": [api(stranger=200, data={"q": "the"}), api(data={"q": "the", "team": OURS})],
     "api-status-list": [api(stranger=200), api(data={"team": OURS})],
-    "api-status-detail": [api()],
+    # A name that is no log's is that of a new one: a stranger's posts make a log of the stranger's team.
+    "api-status-detail": [api(), api_act(stranger=FINE, data={"agent_id": "a", "action": "b", "status": "ok"})],
     "api-status-entries": [api()],
     "api-status-recent": [api()],
+    "api-status-guard": [api()],
     "api-status-recent-text": [api()],
     "api-status-summary-text": [api()],
 }
@@ -187,7 +202,10 @@ def ours(team, import_bytes, sample):
     """kind → public id of something of team red."""
     dump = import_bytes(sample(SAMPLE).read_bytes(), f"{SECRET}.jsonl")
     assert dump.state == "done"
+    stream = streams.open(team, SECRET)
+    streams.append(stream, 1, [b"{}"])
     return {
+        "streams": stream.stream,
         "dumps": dump.public_id,
         "sessions": dump.sessions.get().public_id,
         "status": dump.status_buses.get().public_id,

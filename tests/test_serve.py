@@ -160,6 +160,7 @@ def test_healthz_and_readyz_say_how_it_is(running):
     until(lambda: worker_is_up(running), "the worker to report")
     ready = running.ready()
     assert ready.pop("worker_seen_s") < 30
+    assert ready.pop("loop_stall_ms") >= 0
     assert ready == {
         "ready": True,
         "database": "ok",

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
@@ -30,9 +31,10 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         parser.add_argument("--concurrency", type=int, default=2, help="jobs at once in this process (default 2)")
         parser.add_argument("--no-beat", action="store_true", help="do not start the sweeper here")
+        parser.add_argument("--alive-file", type=Path, help="a file that is touched every 5 s, for a health check")
         parser.add_argument("--watch-fd", type=int, help="a pipe that ends when the parent does (used by serve)")
 
-    def handle(self, *, concurrency, no_beat, watch_fd, **options):
+    def handle(self, *, concurrency, no_beat, alive_file, watch_fd, **options):
         if watch_fd is None:
             upkeep.prepare()
         else:
@@ -55,7 +57,7 @@ class Command(BaseCommand):
             _exit_after(STOP_SECONDS, 0)
 
         signals.worker_shutting_down.connect(stopping, weak=False)
-        threading.Thread(target=_say_hello, daemon=True).start()
+        threading.Thread(target=_say_hello, args=(alive_file,), daemon=True).start()
         if not settings.REDIS_URL:
             # Remote control would poll a second queue in the broker's directory; with one machine nobody asks.
             app.conf.worker_enable_remote_control = False
@@ -134,11 +136,13 @@ def _exit_after(seconds, status):
     threading.Thread(target=end, daemon=True).start()
 
 
-def _say_hello():
+def _say_hello(alive_file):
     from auditweb import health
 
     while True:
         try:
+            if alive_file:
+                alive_file.touch()
             health.worker_is_there()
         except Exception as e:
             logger.warning("cannot say that the worker is there: %s", e)
