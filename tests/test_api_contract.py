@@ -39,6 +39,9 @@ WHOLE_FILE = ("put", "/api/v1/dumps/{id}")  # the last word of the address is th
 METHODS = {"get", "put", "post", "patch", "delete"}
 
 
+schemathesis.serializer.alias("application/x-ndjson", "application/octet-stream")
+
+
 def operations() -> list:
     """Every operation of the schema with good requests, and with bad ones where it takes anything but an id.
 
@@ -69,6 +72,7 @@ class Api:
         self.ids = {
             "dumps": [dump["id"] for dump in imported],
             "sessions": [session["id"] for dump in imported for session in dump["sessions"]],
+            "streams": [self.new_stream()],
             "status": [bus["id"] for bus in self.ask("get", "status/").json()["items"]],
         }
 
@@ -78,10 +82,19 @@ class Api:
     def id_for(self, method: str, path: str, n: int) -> str:
         """An id for the operation: in turn each of those that are there, a new one for what changes or ends it."""
         kind = path.split("/")[3]
-        if method == "get":
+        if kind == "streams":
+            return self.ids[kind][0] if method == "get" else self.new_stream()
+        if method == "get" or kind in ("sessions", "status"):  # where nothing ends one
             return self.ids[kind][n % len(self.ids[kind])]
         assert kind == "dumps", "say here how to make one"
         return self.ask("post", "dumps/", json={"name": next(self.names), "size": 3}).json()["id"]
+
+
+    def new_stream(self) -> str:
+        """The name of a stream that has one line."""
+        name = next(self.names)
+        self.ask("post", f"streams/{name}/lines?first=1", data=b"{}").raise_for_status()
+        return name
 
 
 @pytest.fixture(scope="module")

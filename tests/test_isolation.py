@@ -142,7 +142,7 @@ ROWS: dict[str, list[Row]] = {
     "api-dump-original": [api()],
     # The word in the address is a stream's name within the team of the caller.
     "api-stream-detail": [api(viewer=403, read_key=403, ingest_key=200)],
-    "api-stream-lines": [api_act(stranger=FINE), api_act(data={"team": OURS}, stranger=FINE)],
+    "api-stream-lines": [api_act(stranger=FINE)],
     "api-stream-heartbeat": [api_act()],
     "api-stream-provisional": [api_act(data={"role": "user", "text": "x"})],
     "api-stream-end": [api_act()],

@@ -99,6 +99,8 @@ class Lines(_Stream):
 
         They are stored when the answer comes. A line that was sent before is skipped. Up to 1,000 lines and 1 MiB.
         """
+        team = access.team_of(request)
+        access.require(request, team, "upload")
         data, began = body(request, BODY_BYTES), time.perf_counter()
         first = self.params.integer("first", None, 1, MAX_INT)
         if first is None:
@@ -106,8 +108,6 @@ class Lines(_Stream):
         lines = split(data)
         if len(lines) > MAX_LINES:
             raise ApiError(413, "too_large", f"One request takes {MAX_LINES:,} lines.", {"limit": MAX_LINES})
-        team = access.team_of(request)
-        access.require(request, team, "upload")
         options = {told: self.params.text(told, 200) for told in ("session", "bus", "zone", "title")}
         with refusals():
             taken = streams.append_to(team, id, request.user, first, lines, **options)
@@ -127,9 +127,9 @@ class Provisional(_Stream):
     @extend_schema(operation_id="stream_provisional", parameters=TEAM, request=SoFar, responses=Through)
     def post(self, request, id: str):
         """What somebody has said so far. Watchers see it until the line comes that ends it; it is not kept."""
+        dump = self.stream(request, id)
         said = SoFar(data=request.data)
         said.is_valid(raise_exception=True)
-        dump = self.stream(request, id)
         streams.provisional(dump, said.validated_data["role"], said.validated_data["text"])
         return json_answer({"accepted_through": dump.lines})
 
