@@ -13,6 +13,7 @@ from auditweb.dumps import api as dumps
 from auditweb.dumps import stream_api as streams
 from auditweb.throttles import ByKind
 from sessions_app import api as sessions
+from sessions_app import status_api
 from status_app import api as status
 from status_app import bus_api
 
@@ -58,6 +59,7 @@ urlpatterns = [
     *_route("sessions/<str:id>/tasks", sessions.Tasks, "api-session-tasks"),
     *_route("sessions/<str:id>/observations", sessions.Observations, "api-session-observations"),
     *_route("sessions/<str:id>/events/<int:seq>", sessions.OneEvent, "api-session-event"),
+    *_route("sessions/<str:id>/status", status_api.SessionStatus, "api-session-status"),
     *_route("sessions/<str:id>/summary", sessions.SummaryCounters, "api-session-summary"),
     *_route("sessions/<str:id>/summary.txt", sessions.SummaryText, "api-session-summary-text"),
     *_route("sessions/<str:id>/export", sessions.Export, "api-session-export"),

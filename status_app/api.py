@@ -1,6 +1,7 @@
 """Status logs over HTTP: lists, entries by seq, the most recent ones, and the texts of their producer."""
 
-from django.db.models import Q, QuerySet
+from django.core.exceptions import BadRequest
+from django.db.models import Q
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -12,7 +13,6 @@ from auditweb.api import (
     TEAM,
     ApiView,
     Error,
-    found,
     json_answer,
     page_answer,
     page_of,
@@ -20,14 +20,17 @@ from auditweb.api import (
     sorting,
     stream,
 )
+from auditweb.errors import NotThere
 from auditweb.log import SEQ_BITS
 from auditweb.pages import BadQuery, iso
 from auditweb.teams import access, audit
 from status_app import feed, summary
-from status_app.models import StatusBus
+from status_app.models import StatusBus, StatusBuses
 
 SORTS = {"updated": "updated_at", "name": "name", "started": "first_us", "entries": "entry_count"}
 RECENT = 10  # RoomKit's own default
+WINDOW = 5  # seconds, that of the guard in RoomKit's documentation
+MOST_WINDOW = 86_400
 STYLES, RECENT_STYLES = ("upstream", "docs"), ("auto", "quoted", "plain")
 
 
@@ -80,7 +83,17 @@ class Recent(serializers.Serializer):
     revision = serializers.IntegerField()
 
 
-def buses_of(request) -> QuerySet[StatusBus]:
+class Guard(serializers.Serializer):
+    """Whether something was completed a moment ago."""
+
+    completed = serializers.BooleanField(help_text="within the window")
+    window = serializers.IntegerField(help_text="seconds")
+    age_ms = serializers.IntegerField(allow_null=True, help_text="of the latest completed entry; null: there is none")
+    seq = serializers.IntegerField(allow_null=True)
+    agent_id = serializers.CharField(allow_null=True)
+
+
+def buses_of(request) -> StatusBuses:
     """The status logs that the caller may see."""
     return StatusBus.objects.visible_to(request.user).select_related("team")
 
@@ -103,12 +116,22 @@ def bus_json(bus: StatusBus) -> dict:
     }
 
 
+def bus_called(request, word: str) -> StatusBus | None:
+    """The log with the id *word*, else the one of that name. Raises BadRequest when several teams have one."""
+    found = list(buses_of(request).called(word, request.query_params.get("team", ""))[:2])
+    if len(found) > 1:
+        raise BadRequest("Several of your teams have a log of this name: add ?team= with a short name.")
+    return found[0] if found else None
+
+
 class BusView(ApiView):
     """Something of one status log. Looking at any of it is looking at the log."""
 
-    def bus(self, public_id: str) -> StatusBus:
-        """The log, noted as viewed. Raises Http404."""
-        bus = found(buses_of(self.request), public_id)
+    def bus(self, word: str) -> StatusBus:
+        """The log with this id or name, noted as viewed. Raises NotThere."""
+        bus = bus_called(self.request, word)
+        if bus is None:
+            raise NotThere
         audit.viewed(self.request, bus)
         return bus
 
@@ -127,18 +150,6 @@ class Buses(ApiView):
             buses = buses.filter(Q(title__icontains=q) | Q(name__icontains=q))
         page = pages.keyset(buses, params.text("sort") or "-updated", params.text("cursor"), params.limit(), SORTS)
         return page_answer(page, [bus_json(bus) for bus in page.items])
-
-
-class OneBus(BusView):
-    @extend_schema(operation_id="status_detail", responses={200: BusDetail, 404: Error})
-    def get(self, request, id):
-        """A status log, what was counted in it, and where it came from."""
-        bus = self.bus(id)
-        ids = {
-            name: list(related.order_by("pk").values_list("public_id", flat=True)[:1000])
-            for name, related in (("dumps", bus.dumps), ("sessions", bus.sessions))
-        }
-        return json_answer(bus_json(bus) | ids)
 
 
 class Entries(BusView):
@@ -176,6 +187,32 @@ class RecentEntries(BusView):
         return json_answer({"entries": entries, "last_seq": bus.last_seq, "revision": bus.revision})
 
 
+class DelegationGuard(BusView):
+    @extend_schema(
+        operation_id="status_guard",
+        parameters=parameters(window=f"int: seconds, 1 to {MOST_WINDOW:,} ({WINDOW})", agent_id="by this agent"),
+        responses={200: Guard, 400: Error, 404: Error},
+    )
+    def get(self, request, id):
+        """Whether something was completed within the last seconds by the clock of the server, and how long ago.
+
+        Ask it before a task is delegated again.
+        """
+        params = self.params
+        window = params.integer("window", WINDOW, 1, MOST_WINDOW) or WINDOW
+        found = feed.completed(self.bus(id), params.text("agent_id"))
+        age = max(0, found["age_ms"]) if found else None  # a clock that is ahead
+        return json_answer(
+            {
+                "completed": age is not None and age <= window * 1000,
+                "window": window,
+                "age_ms": age,
+                "seq": found and found["seq"],
+                "agent_id": found and found["agent_id"],
+            }
+        )
+
+
 class RecentText(BusView):
     @extend_schema(
         operation_id="status_recent_text",
@@ -183,11 +220,12 @@ class RecentText(BusView):
         responses={(200, "text/plain"): OpenApiTypes.STR, 400: Error, 404: Error},
     )
     def get(self, request, id):
-        """The last entries as an agent would be given them."""
+        """The last entries as an agent would be given them, byte for byte what RoomKit's ``recent_text`` returns."""
         params = self.params
         n = params.integer("n", RECENT, 1, 500) or RECENT
         style = params.word("style", RECENT_STYLES, "auto")
-        return stream(request, summary.recent_text(self.bus(id), n, style), "text/plain; charset=utf-8")
+        text = summary.without_end(summary.recent_text(self.bus(id), n, style))
+        return stream(request, text, "text/plain; charset=utf-8")
 
 
 class SummaryText(BusView):

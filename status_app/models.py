@@ -1,11 +1,25 @@
 """The shared status log of agents: a bus and what was posted to it. Knows nothing of sessions."""
 
 from django.db import models
+from django.db.models import Q
+from django.utils import timezone
 
 from auditweb.dumps.models import Dump
 from auditweb.ids import public_id
 from auditweb.log import EntryKey, Log, id_range, seq_of
 from auditweb.teams.models import OfTeam, Team
+
+
+class StatusBuses(OfTeam):
+    def called(self, word: str, team: str = "") -> "StatusBuses":
+        """The bus with the public id *word*, else those of this name: at most one of each team. *team*: slug or id."""
+        if "\0" in word + team:
+            return self.none()
+        by_id = self.filter(public_id=word)
+        if by_id.exists():
+            return by_id
+        named = self.filter(name=word)
+        return named.filter(Q(team__slug=team) | Q(team__public_id=team)) if team else named
 
 
 class StatusBus(Log):
@@ -22,7 +36,7 @@ class StatusBus(Log):
     first_us = models.BigIntegerField(null=True)
     last_us = models.BigIntegerField(null=True)
 
-    objects = OfTeam.as_manager()
+    objects = StatusBuses.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["team", "name"], name="bus_name_in_team")]
@@ -73,3 +87,17 @@ class StatusSummary(models.Model):
     seq = models.BigIntegerField()
     revision = models.IntegerField()
     text = models.BinaryField()
+
+
+class PostKey(models.Model):
+    """An ``Idempotency-Key`` that posts came with: which lines of their stream they became."""
+
+    dump = models.ForeignKey(Dump, models.CASCADE, related_name="+")
+    key = models.CharField(max_length=200)
+    digest = models.CharField(max_length=64)  # SHA-256 of the body
+    first = models.BigIntegerField()
+    last = models.BigIntegerField()
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["dump", "key"], name="post_key_once")]

@@ -11,6 +11,7 @@ from auditweb.formats import roomkit_text
 from status_app.models import StatusBus, StatusSummary
 
 FORMAT = "roomkit_status"
+MEMORY = roomkit_text.BUS_MEMORY  # entries that RoomKit's own bus remembers
 
 
 def text(bus: StatusBus, style: str = "upstream") -> Iterator[bytes]:
@@ -28,9 +29,28 @@ def recent_text(bus: StatusBus, n: int = 10, style: str = "auto") -> Iterator[by
     return roomkit_text.byte_pieces(roomkit_text.recent_text(lambda: _raw_objects(bus), n, style, clock))
 
 
+def without_end(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """A text without the newline that ends it, which is its last piece."""
+    before = None
+    for piece in pieces:
+        if before is not None:
+            yield before
+        before = piece
+
+
 def _raw_objects(bus: StatusBus) -> Iterator[dict]:
+    """The posts of *bus* in file order; of a long log the last MEMORY by time, which is all that any text shows."""
+    newest: dict[int, list[int]] = {}
+    if bus.entry_count > MEMORY:
+        last = bus.entries.order_by("-sort_us", "-dump_id", "-line", "-id").values_list("dump_id", "line")[:MEMORY]
+        for dump_id, line in last:
+            newest.setdefault(dump_id, []).append(line)
     for dump in bus.dumps.order_by("pk"):
-        yield from raw.objects(dump, (line for (line,) in pages.every(bus.entries.filter(dump=dump), "line")), FORMAT)
+        if not newest:
+            lines = (line for (line,) in pages.every(bus.entries.filter(dump=dump), "line"))
+            yield from raw.objects(dump, lines, FORMAT)
+        elif dump.pk in newest:
+            yield from raw.objects(dump, sorted(newest[dump.pk]), FORMAT)
 
 
 def make(bus: StatusBus) -> None:

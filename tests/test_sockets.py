@@ -218,6 +218,30 @@ async def test_a_status_bus_is_followed_the_same_way(alice, team, watch):
     assert watcher.rows[0]["age_ms"] > 0
 
 
+async def test_a_status_bus_is_followed_by_its_name_as_the_events_of_roomkit(alice, bob, team, watch):
+    from status_app import posts
+    from status_app.models import StatusBus
+
+    def post(*actions):
+        entries = ({"agent_id": "scout", "action": a, "status": "ok", "metadata": {"n": 1}} for a in actions)
+        return posts.append(team, "our office", "", posts.read(b"\n".join(json.dumps(e).encode() for e in entries)))
+
+    await aside(post, "a", "b", "c")
+    bus = await aside(StatusBus.objects.get)
+    plain = await watch("/ws/status/our%20office/", alice)
+    events = await watch("/ws/status/our%20office/?after=1&as=status_posted", alice)
+    await plain.rows_to(3)
+    await events.hear(lambda: len(events.of("status_posted")) == 2, "two events")
+    told = [(event["seq"], event["data"]) for event in events.of("status_posted")]
+    names = ("ts", "agent_id", "action", "status", "detail", "metadata")
+    assert told == [(row["seq"], {name: row[name] for name in names}) for row in plain.rows[1:]]
+    await aside(post, "d")
+    await hub.hub().told(bus.live_key, 4, SECONDS)  # what `wait=1` waits for
+    assert not events.communicator.output_queue.empty() and not plain.communicator.output_queue.empty()
+    await events.hear(lambda: events.of("status_posted")[-1]["seq"] == 4, "the new one")
+    assert await (await watch("/ws/status/our%20office/", bob)).close_code() == 4404
+
+
 async def test_appends_of_threads_and_of_another_process_arrive_once_and_in_order(alice, session, watch):
     other = await asyncio.to_thread(Other, session)
     watchers = [await watch(path_of(session), alice), await watch(path_of(session), alice)]

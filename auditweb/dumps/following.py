@@ -10,6 +10,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import msgspec
 from django.conf import settings
@@ -97,7 +99,7 @@ class Follower:
     ):
         self.team = team
         self.places = Places(paths)
-        self.options = {"session": session, "bus": bus, "zone": zone}
+        self.options: dict[str, Any] = {"session": session, "bus": bus, "zone": zone}
         self.end_after = end_after
         self.linger = linger
         self.files: dict[Identity, File] = {}
@@ -161,12 +163,12 @@ class Follower:
             named.add(identity)
             file = self.files.get(identity)
             if file is None or not file.tail.is_read(found) or file.cut or self._is_over(file, path):
-                more |= self._carefully(identity, path, lambda p=path, f=found: self._look(p, f))
+                more |= self._carefully(identity, path, partial(self._look, path, found))
         if stop is not None and stop.is_set():
             return False
         for identity, file in list(self.files.items()):
             if identity not in named:
-                more |= self._carefully(identity, file.path, lambda f=file: self._look_at_unnamed(f))
+                more |= self._carefully(identity, file.path, partial(self._look_at_unnamed, file))
         for identity in [one for one in (*self.aside, *self.ended) if one not in named]:
             self.aside.pop(identity, None)
             self.ended.pop(identity, None)
@@ -218,10 +220,11 @@ class Follower:
             if self.ended.get(identity) == (found.st_size, found.st_mtime_ns) or self._stays_aside(identity, found):
                 return False
             file = self._begin(path)
-            return file is not None and self._feed(file)
-        if self._feed(file, found):
+            if file is None:
+                return False
+        if self._feed(file):
             return True
-        if not file.cut and self._is_over(file, path):
+        if self._is_over(file, path):
             self._end(file)
         return False
 
@@ -235,8 +238,6 @@ class Follower:
         """The same for a file that was renamed or deleted: its producer may still have it open, as we do."""
         if self._feed(file):
             return True
-        if file.cut:
-            return False
         over = os.path.exists(file.path) or not file.tail.stat().st_nlink
         if over and time.monotonic() - file.grew >= self.linger:
             self._finish(file)
@@ -269,10 +270,16 @@ class Follower:
             self._store(file, lines)
         elif file.cut:
             self._cut(file)
+            return True
         return read or bool(lines)
 
     def _store(self, file: File, lines: list[bytes], newline: bool = True) -> None:
         if file.dump is None:
+            known = parts.of_path(self.team, file.stem) if not file.base else []
+            if (part := parts.that_begins(file.tail, known)) is not None:  # a second follower was faster
+                file.number = part.number
+            elif any(part.number == file.number for part in known):
+                file.number = known[-1].number + 1
             file.dump = streams.open(self.team, file.stream, title=os.path.basename(file.path), **self.options)
         try:
             taken = streams.append(file.dump, file.stored + 1, lines, newline)
@@ -340,18 +347,32 @@ class Follower:
 
     def _cut(self, file: File) -> None:
         """*file* was written anew: its stream ends, unless it was copied before and the copy has more of it."""
-        if file.dump is not None:
-            part = Part(file.stem, file.number, file.base, store.present(file.dump))
-            if self._drain_copy(part, file.path) is not None:
+        anew = None if _is_named(file) else file.tail.anew()  # which otherwise is found by its name
+        try:
+            if file.dump is None or self._drain_copy(self._part(file), file.path) is None:
+                self._finish(file)
+            else:
                 self._let_go(file)
-                return
-        self._finish(file)
+            if anew is not None:
+                known = parts.of_path(self.team, file.stem)
+                if (part := parts.that_begins(anew, known)) is not None:
+                    self._follow(_continued(file.path, part, anew))
+                else:
+                    self._follow(File(file.path, file.stem, known[-1].number + 1 if known else 1, 0, anew))
+                anew = None
+        finally:
+            if anew is not None:
+                anew.close()
+
+    def _part(self, file: File) -> Part:
+        assert file.dump is not None
+        return Part(file.stem, file.number, file.base, store.present(file.dump))
 
     # Which stream a file belongs to
 
     def _begin(self, path: str) -> File | None:
         """Follow the file that *path* names now; None when that is followed already."""
-        tail = Tail(path, _longest())
+        tail = Tail.open(path, _longest())
         try:
             if tail.identity in self.files:
                 tail.close()
@@ -379,27 +400,36 @@ class Follower:
     def _place(self, path: str, tail: Tail) -> File:
         """Where the lines of the file behind *tail* go. Raises Refused for what no lines can be read from."""
         stem = parts.stem_of(path)
-        for before in [file for file in self.files.values() if file.stem == stem and file.dump is None]:
-            while before.dump is None and self._feed(before):
-                pass
-            if before.dump is None:
-                self._finish(before)  # so that what it has, if anything, is the part before this one
-        newest = parts.newest(self.team, stem)
-        if newest is None:
+        self._settle_before(stem)
+        known = parts.of_path(self.team, stem)
+        if not known:
             if (renamed := self._renamed(tail)) is not None:
                 return _continued(path, renamed, tail)
             _check(tail)
             return File(path, stem, 1, 0, tail)
+        *earlier, newest = known
+        for part in earlier:
+            if part.dump.state == State.LIVE:  # nobody has followed it to its end
+                self._drain_rest(part, path, tail.identity)
         if not self._is_elsewhere(newest, path, tail.identity) and newest.begins(tail):
-            for same in [
-                file for file in self.files.values() if file.dump is not None and file.dump.pk == newest.dump.pk
-            ]:
-                self._let_go(same)  # this is a copy that took its place
+            for replaced in [file for file in self.files.values() if file.stream == newest.dump.stream]:
+                self._let_go(replaced)  # by a copy of itself
             return _continued(path, newest, tail)
         _check(tail)
         between = self._drain_rotated(newest, path, tail.identity)
         logger.info("%s: rotated, or another file now", path)
         return File(path, stem, newest.number + between + 1, 0, tail)
+
+    def _settle_before(self, stem: str) -> None:
+        """Whatever files of the same path have that are no part yet becomes the part before the next one."""
+        for file in [file for file in self.files.values() if file.stem == stem]:
+            self._carefully(file.tail.identity, file.path, partial(self._feed, file))
+        for file in [file for file in self.files.values() if file.stem == stem and file.dump is None]:
+            identity, more = file.tail.identity, True
+            while more and file.dump is None and self.files.get(identity) is file:
+                more = self._carefully(identity, file.path, partial(self._feed, file))
+            if file.dump is None and self.files.get(identity) is file:
+                self._finish(file)
 
     def _renamed(self, tail: Tail) -> Part | None:
         """The stream that the file behind *tail* was read into when it had another name."""
@@ -417,26 +447,33 @@ class Follower:
         return any(one.identity == part.identity for one in parts.siblings(path))
 
     def _drain_rotated(self, part: Part, path: str, identity: Identity) -> int:
-        """Read the rest of *part*, whose file is not the one with *identity* that *path* names, from wherever it is
-        now, and the files that had this name in between; how many those are."""
-        if any(file.stream == part.dump.stream for file in self.files.values()):
-            return 0
-        beside = [one for one in parts.siblings(path) if one.identity != identity]
-        found = next((one for one in beside if one.identity == part.identity and self._drain(part, path, one)), None)
-        found = found or self._drain_copy(part, path)
-        if found is not None:
-            since = found.changed
+        """Read the rest of *part*, whose file is not the one with *identity* that *path* names now, and the files that
+        had this name in between; how many those are."""
+        followed = next((file for file in self.files.values() if file.stream == part.dump.stream), None)
+        rest = None if followed else self._drain_rest(part, path, identity)
+        if followed:
+            since = followed.tail.stat().st_mtime_ns
+        elif rest:
+            since = rest.changed
         else:
             heard = part.dump.heartbeat_at
             since = int(heard.timestamp() * 1e9) if heard else time.time_ns()
-            if part.dump.state == State.LIVE:
-                self._end_stream(part.dump, path, "the file of which it is the beginning is gone")
         between = 0
-        for one in beside:
-            newer = one.changed >= since and (found is None or one.identity != found.identity)
-            if newer and parts.is_rotated(one.path, path) and one.identity not in self._known():
+        for one in parts.siblings(path):
+            if one.changed >= since and one.identity != identity and parts.is_rotated(one.path, path):
                 between += self._drain_unread(part, part.number + between + 1, path, one)
         return between
+
+    def _drain_rest(self, part: Part, path: str, identity: Identity) -> Sibling | None:
+        """Read the rest of *part* from where it is now, but for the file with *identity*; None when it is gone."""
+        if any(file.stream == part.dump.stream for file in self.files.values()):
+            return None
+        for one in parts.siblings(path):
+            if one.identity == part.identity != identity and self._drain(part, path, one):
+                return one
+        if (copy := self._drain_copy(part, path)) is None and part.dump.state == State.LIVE:
+            self._end_stream(part.dump, path, "its file is gone")
+        return copy
 
     def _drain_copy(self, part: Part, path: str) -> Sibling | None:
         """Read the rest of *part* from a copy of its file beside *path*; None when there is none."""
@@ -449,7 +486,7 @@ class Follower:
     def _drain(self, part: Part, path: str, rest: Sibling) -> bool:
         """Read what *rest* has beyond *part*; False when that is not how it begins."""
         try:
-            tail = Tail(rest.path, _longest())
+            tail = Tail.open(rest.path, _longest())
         except OSError:
             return False
         if tail.identity in self.files or not part.begins(tail):
@@ -461,10 +498,13 @@ class Follower:
 
     def _drain_unread(self, part: Part, number: int, path: str, unread: Sibling) -> bool:
         try:
-            tail = Tail(unread.path, _longest())
+            tail = Tail.open(unread.path, _longest())
         except OSError:
             return False
         try:
+            known = parts.of_path(self.team, part.stem)
+            if tail.identity in self.files or not tail.stat().st_size or parts.that_begins(tail, known):
+                raise Refused("It is empty, or a part already.")
             _check(tail)
         except Refused:
             tail.close()
@@ -518,6 +558,15 @@ def _check(tail: Tail) -> None:
         raise Refused(f"{reason} It is left alone.")
     if containers.kind(head):
         raise Refused("There is not one JSON object per line. It is left alone; import it when it is complete.")
+
+
+def _is_named(file: File) -> bool:
+    """Whether its path still names *file*."""
+    try:
+        found = os.stat(file.path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == file.tail.identity
 
 
 def _size(path: str) -> int:

@@ -72,23 +72,29 @@ def name_of(stem: str, number: int, base: int) -> str:
     return f"{name}+{base}" if base else name
 
 
-def _part(dump: Dump) -> Part:
+def part_of(dump: Dump) -> Part:
+    """The part that a dump is, by the name of its stream."""
     found = re.fullmatch(r"([^#]*)(?:#(\d+)(?:\+(\d+))?)?", dump.stream)
     stem, number, base = found.groups() if found else (dump.stream, None, None)
     return Part(stem, int(number or 1), int(base or 0), dump)
 
 
-def newest(team: Team, stem: str) -> Part | None:
-    """The last part of a path of which anything is stored."""
+def of_path(team: Team, stem: str) -> list[Part]:
+    """The parts of a path of which anything is stored, the newest one last."""
     dumps = Dump.objects.filter(Q(stream=stem) | Q(stream__startswith=stem + "#"), team=team, lines__gt=0)
-    found = [part for part in map(_part, dumps) if part.stem == stem]
-    return max(found, key=lambda part: part.number, default=None)
+    found = [part for part in map(part_of, dumps) if part.stem == stem]
+    return sorted(found, key=lambda part: part.number)
+
+
+def that_begins(tail: Tail, known: list[Part]) -> Part | None:
+    """The one of *known* that the file behind *tail* was read into."""
+    return next((part for part in reversed(known) if part.identity == tail.identity and part.begins(tail)), None)
 
 
 def of_stream(team: Team, name: str) -> Part | None:
     """The part whose stream has this name, if anything is stored of it."""
     dump = streams.find(team, name)
-    return _part(dump) if dump is not None and dump.lines else None
+    return part_of(dump) if dump is not None and dump.lines else None
 
 
 def remember(dump: Dump, identity: Identity) -> Dump:
@@ -136,5 +142,6 @@ def _siblings(path: str) -> Iterator[Sibling]:
 def is_rotated(name: str, path: str) -> bool:
     """Whether *name* is what *path* may be called after a rotation: ``a.log.1``, ``a.log-20260401``, ``a.1.log``."""
     stem, suffix = os.path.splitext(path)
-    kept = rf"{re.escape(stem)}[.-]\d[\dT._:-]*{re.escape(suffix)}"
-    return name.startswith((path + ".", path + "-")) or re.fullmatch(kept, name) is not None
+    turn = r"[.-](?:\d[\dT._:-]*|old|bak|prev)"
+    behind, within = re.escape(path) + turn, re.escape(stem) + turn + re.escape(suffix)
+    return re.fullmatch(f"{behind}|{within}", name) is not None

@@ -35,13 +35,10 @@ class Tail:
     The file is read whatever it is called by now, and also when it has no name any more.
     """
 
-    def __init__(self, path: str, longest: int):
-        """Raises OSError, also for what is no regular file. *longest*: bytes of a line that are held, see ``look``."""
-        self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        found = os.fstat(self.fd)
-        if not stat.S_ISREG(found.st_mode):
-            self.close()
-            raise OSError(f"{path} is no regular file")
+    def __init__(self, fd: int, longest: int):
+        """*longest*: bytes of a line that are held, see ``look``."""
+        self.fd = fd
+        found = os.fstat(fd)
         self.identity: Identity = (found.st_dev, found.st_ino)
         self.offset = 0
         self._longest = longest
@@ -49,6 +46,19 @@ class Tail:
         self._before = b""  # the last bytes before offset
         self._begin_line()
         self._seen: tuple[int, int] | None = None  # size and time of change of the file when all of it was read
+
+    @classmethod
+    def open(cls, path: str, longest: int) -> "Tail":
+        """The file *path* from its beginning. Raises OSError, also for what is no regular file."""
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(f"{path} is no regular file")
+        return cls(fd, longest)
+
+    def anew(self) -> "Tail":
+        """The same file from its beginning, whatever its name is now."""
+        return Tail(os.dup(self.fd), self._longest)
 
     def seek(self, offset: int) -> None:
         """Go on at *offset*, where a line begins."""

@@ -7,6 +7,7 @@
  */
 import { refresh } from "./clock.js";
 import { follow } from "./live_log.js";
+import { numberText } from "./live_state.js";
 import { morph } from "./morph.js";
 import { tick } from "./pending.js";
 
@@ -63,7 +64,7 @@ class StatusFeed {
     this.list = list;
     this.after = Number(list.dataset.after);
     this.paused = false;
-    this.waiting = 0;  // entries that were posted and are not shown
+    this.waiting = [];  // seqs of entries that were posted and are not shown
     this.button = document.querySelector("[data-feed-pause]");
     this.says = document.querySelector("[data-feed-says]");
     this.pill = document.querySelector("[data-feed-pill]");
@@ -84,7 +85,7 @@ class StatusFeed {
     });
     addEventListener("online", () => this.stop.now());
     document.addEventListener("visibilitychange", () => { if (!document.hidden) { this.stop.now(); this.#soon(); } });
-    addEventListener("scroll", () => { if (this.waiting && !this.#held()) this.#soon(); }, { passive: true });
+    addEventListener("scroll", () => { if (this.waiting.length && !this.#held()) this.#soon(); }, { passive: true });
     this.button.addEventListener("click", () => this.#pause(!this.paused));
     this.pill.addEventListener("click", () => {
       if (this.paused) this.#pause(false);
@@ -108,18 +109,21 @@ class StatusFeed {
   }
 
   #posted(rows) {
-    this.waiting += rows.filter((row) => passes(row, { ...this.list.dataset })).length;
+    // An answer may have been faster than the socket.
+    const fresh = rows.filter((row) => row.seq > this.after && passes(row, { ...this.list.dataset }));
+    this.waiting.push(...fresh.map((row) => row.seq));
     this.#soon();
   }
 
   /** Ask what is new, at most every GATHER_MS; while the page is held, say how much is. */
   #soon() {
-    this.pill.hidden = !(this.waiting && this.#held());
-    if (this.waiting) this.pill.textContent = `${this.waiting} new ↑`;
+    const { length } = this.waiting;
+    this.pill.hidden = !(length && this.#held());
+    if (length) this.pill.textContent = `${length} new ↑`;
     if (this.asking || document.hidden || this.#held()) return;
     this.asking = true;
     this.#look().then((more) => {
-      setTimeout(() => { this.asking = false; if (more || this.waiting) this.#soon(); }, more ? 0 : GATHER_MS);
+      setTimeout(() => { this.asking = false; if (more || this.waiting.length) this.#soon(); }, more ? 0 : GATHER_MS);
     }, () => {
       this.#say("No answer from the server; trying again…");
       setTimeout(() => { this.asking = false; this.#soon(); }, RETRY_MS);
@@ -127,7 +131,6 @@ class StatusFeed {
   }
 
   async #look() {
-    const asked = this.waiting;
     const answer = await fetch(askFor(this.list.dataset.feed, this.after), { headers: { "X-Background": "1" }, credentials: "same-origin" });
     if (!answer.ok || answer.redirected) throw new Error(`${answer.status}`);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -136,7 +139,7 @@ class StatusFeed {
     const added = insert(this.list, [...part.children].map((row) => document.adoptNode(row)), this.after);
     this.after = Math.max(this.after, Number(part.dataset.after));
     this.stop?.seen(this.after);
-    this.waiting = Math.max(0, this.waiting - asked);
+    this.waiting = this.waiting.filter((seq) => seq > this.after);
     this.pill.hidden = true;
     this.#trim();
     for (const counter of page.querySelectorAll("[data-count]")) {
@@ -148,6 +151,10 @@ class StatusFeed {
       if (shown && fresh) morph(shown, fresh);
     }
     if (added) {
+      const matching = document.querySelector("[data-matching]");
+      matching.dataset.matching = Number(matching.dataset.matching) + added;
+      matching.textContent = numberText(Number(matching.dataset.matching));
+      document.querySelector("[data-shown]").textContent = numberText(this.list.children.length);
       document.querySelector("[data-feed-empty]")?.remove();
       this.#say(added === 1 ? "1 new entry" : `${added} new entries`);
       document.dispatchEvent(new Event("auditweb:look"));

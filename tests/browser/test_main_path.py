@@ -139,7 +139,7 @@ def test_from_the_first_link_to_a_deleted_session(fresh_site, new_context, watch
     middle = (datetime.fromisoformat(bar) - start).total_seconds() - json.loads(LINES[BAR - 1])["duration_ms"] / 2000
     canvas = page.locator('canvas[data-part="canvas"]')
     width = canvas.bounding_box()["width"] - 100  # without the names of the lanes, and the margin
-    canvas.click(position={"x": 92 + width * (middle + 0.01 * span) / (1.02 * span), "y": 50})
+    canvas.click(position={"x": 92 + width * (middle + 0.01 * span) / (1.02 * span), "y": 70})
     chosen = page.locator(".transcript .row.selected")
     expect(chosen).to_have_attribute("data-seq", str(BAR))
     expect(chosen).to_be_in_viewport()
