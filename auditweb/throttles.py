@@ -75,19 +75,30 @@ def spend(request, kind: str, amount: int = 1) -> None:
     Raises ApiError 429 ``rate_limited`` when the caller, or the keys of its team together, had used up this minute's
     share before: what crosses the line passes, so a limit below the size of one slice still lets slices through.
     """
-    limit = settings.RATES[kind]
-    if not limit or not request.user.is_authenticated:
+    if not request.user.is_authenticated:
         return
-    minute, gone = divmod(time.time(), PERIOD)
-    shares = [(f"caller:{request.user.pk}", limit)]
-    if key := _key(request):
-        shares.append((f"team:{key.team_id}", TEAM * limit))
+    key = _key(request)
+    if share := exceeded(kind, request.user.pk, key.team_id if key else None, amount):
+        wait = max(1, math.ceil(PERIOD - time.time() % PERIOD))
+        _tell(request, kind)
+        sentence = f"More than {share:,} {COUNTED[kind]} in a minute. Try again in {wait} seconds."
+        raise ApiError(429, RATE_LIMITED, sentence, {"kind": kind, "limit": share, "retry_after": wait}, wait)
+
+
+def exceeded(kind: str, user_id: int, team_id: int | None, amount: int = 1) -> int:
+    """Count *amount* of *kind* for a caller (with *team_id*: by a key of that team); the share of a minute that was
+    used up before, 0 when there is room."""
+    limit = settings.RATES[kind]
+    if not limit:
+        return 0
+    minute = int(time.time() // PERIOD)
+    shares = [(f"caller:{user_id}", limit)]
+    if team_id is not None:
+        shares.append((f"team:{team_id}", TEAM * limit))
     for who, share in shares:
-        if _counted(f"rate:{kind}:{who}:{int(minute)}", amount, 2 * PERIOD) - amount >= share:
-            wait = max(1, math.ceil(PERIOD - gone))
-            _tell(request, kind)
-            sentence = f"More than {share:,} {COUNTED[kind]} in a minute. Try again in {wait} seconds."
-            raise ApiError(429, RATE_LIMITED, sentence, {"kind": kind, "limit": share, "retry_after": wait}, wait)
+        if _counted(f"rate:{kind}:{who}:{minute}", amount, 2 * PERIOD) - amount >= share:
+            return share
+    return 0
 
 
 def _key(request) -> ApiKey | None:

@@ -204,3 +204,81 @@ async def test_what_is_said_so_far_reaches_watchers_and_is_kept_nowhere(producer
     await watcher.hear(lambda: watcher.of("provisional"), "what is said so far")
     assert watcher.of("provisional") == [{"type": "provisional", "role": "user", "text": "I would like"}]
     assert (await aside(Session.objects.get)).last_seq == 1
+
+
+# --- the lane of producers (auditweb/lane.py) ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def lane(team):
+    """``await lane(name, first, *lines)`` → (status, headers, JSON) as an ASGI server gets them, sent with one key."""
+    from auditweb.asgi import application
+
+    async def post(name, first, *lines, key="", query=""):
+        sent = []
+        messages = iter([{"type": "http.request", "body": b"\n".join(lines) + b"\n", "more_body": False}])
+
+        async def receive():
+            return next(messages)
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+            "path": f"{API}{name}/lines", "raw_path": f"{API}{name}/lines".encode(), "root_path": "",
+            "query_string": f"first={first}{query}".encode(), "client": ("127.0.0.1", 1), "server": ("testserver", 80),
+            "headers": [(b"host", b"testserver"), (b"authorization", f"Bearer {key}".encode())],
+        }  # fmt: skip
+        await application(scope, receive, send)
+        return sent[0]["status"], dict(sent[0]["headers"]), json.loads(sent[1]["body"])
+
+    return post
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_lines_under_way_go_the_short_way_and_all_else_the_usual_one_with_the_same_answers(lane, team):
+    from auditweb import lane as lanes
+    from auditweb.dumps import stream_api
+
+    _, key = await aside(keys.create, team, "agent", ("ingest",))
+    short, usual = [], stream_api.usual
+
+    def counted(*args):
+        short.append(None)
+        short[-1] = usual(*args)
+        return short[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_api, "usual", counted)
+        status, first_headers, _ = await lane("voice-7", 1, speech(1), key=key)
+        assert status == 200
+        await lane("voice-7", 2, speech(2), key=key)
+        status, headers, said = await lane("voice-7", 2, speech(2), speech(3), key=key)
+        assert short[-1] is not None, "the short way was taken"
+        assert (status, said["accepted_through"], said["duplicates"]) == (200, 3, 1)
+        assert headers == first_headers | {b"Content-Length": headers[b"Content-Length"]}
+        assert headers[b"Cache-Control"] == b"no-store"
+        for ask, answer in (
+            ({"first": 9, "lines": [speech(9)]}, (409, "gap")),
+            ({"first": 1, "lines": [speech(9)]}, (409, "differs")),
+            ({"first": "x", "lines": [speech(9)]}, (400, "bad_request")),
+            ({"first": 1, "lines": [speech(1)], "key": "awk_" + "0" * 64}, (401, "authentication_failed")),
+            ({"first": 1, "lines": [speech(1)], "query": "&team=nobody"}, (404, "not_found")),
+        ):
+            status, _, said = await lane(
+                "voice-7", ask["first"], *ask["lines"], key=ask.get("key", key), query=ask.get("query", "")
+            )
+            assert (status, said["error"]["code"]) == answer
+        await aside(lambda: keys.revoke(keys.find(key)))
+        assert (await lane("voice-7", 4, speech(4), key=key))[0] == 401, "revoked at once"
+    assert (await aside(Session.objects.get)).last_seq == 3
+
+    def close():
+        from django.db import connection
+
+        connection.close()
+
+    for _ in range(lanes.THREADS):
+        lanes.threads.submit(close).result()
+    await release()

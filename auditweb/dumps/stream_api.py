@@ -2,19 +2,21 @@
 
 import time
 from functools import lru_cache
+from urllib.parse import parse_qsl
 
+import msgspec
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 
-from auditweb import metrics
+from auditweb import metrics, throttles
 from auditweb.api import TEAM, ApiView, Error, Text, body, json_answer, parameters
 from auditweb.dumps import store, streams
 from auditweb.dumps.models import Dump
 from auditweb.errors import ApiError, NotThere
 from auditweb.pages import MAX_INT
-from auditweb.teams import access
+from auditweb.teams import access, keys
 
 BODY_BYTES = 2**20
 MAX_LINES = 1000
@@ -113,6 +115,30 @@ class Lines(_Stream):
             taken = streams.append_to(team, id, request.user, first, lines, **options)
             metrics.accepted("http", began, len(lines), taken.duplicates)
             return json_answer(accepted_json(taken))
+
+
+def usual(name: str, query: str, key: str, data: bytes) -> bytes | None:
+    """The answer to a ``POST streams/<name>/lines`` of a producer that is under way, when nothing about it is unusual.
+
+    None: the view shall see to it, and say what is wrong. Whatever was stored here it finds and skips. Raises what
+    ``streams.append`` refuses.
+    """
+    asked = dict(parse_qsl(query))
+    first, lines = asked.pop("first", ""), split(data)
+    if asked.keys() & {"team"} or not (first.isascii() and first.isdecimal() and 0 < len(first) < 16):
+        return None
+    began = time.perf_counter()
+    sender = keys.sender(key)
+    if sender is None or len(lines) > MAX_LINES or len(data) > BODY_BYTES:
+        return None
+    for kind, amount in (("stream", 1), ("ingest_bytes", len(data))):
+        if throttles.exceeded(kind, *sender, amount):
+            return None
+    taken = streams.append_if_there(sender.team_id, name, int(first), lines)
+    if taken is None:
+        return None
+    metrics.accepted("http", began, len(lines), taken.duplicates)
+    return msgspec.json.encode(accepted_json(taken))
 
 
 class Heartbeat(_Stream):

@@ -118,12 +118,17 @@ def append(dump: Dump, first: int | None, lines: Sequence[bytes], newline: bool 
         return _append(dump, dump.lines + 1 if first is None else first, lines, newline)
 
 
+def append_if_there(team_id: int, name: str, first: int, lines: Sequence[bytes]) -> Taken | None:
+    """``append`` to the stream *name* of a team; None when there is no such stream."""
+    with log.writing():
+        dump = log.locked(Dump, team_id=team_id, stream=name) if name and "\0" not in name else None
+        return None if dump is None else _append(_growing(dump), first, lines, True)
+
+
 def append_to(team: Team, name: str, user: User | None, first: int, lines: Sequence[bytes], **options: str) -> Taken:
     """``append`` to the stream *name* of *team*, which is made first if there is none: see ``open``."""
-    with log.writing():
-        dump = log.locked(Dump, team_id=team.pk, stream=name) if name and "\0" not in name else None
-        if dump is not None:
-            return _append(_growing(dump), first, lines, True)
+    if (taken := append_if_there(team.pk, name, first, lines)) is not None:
+        return taken
     if first != 1:
         raise Gap(1)
     return append(open(team, name, user, **options), first, lines)

@@ -2,11 +2,12 @@
 
 import re
 import secrets
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from knox.auth import TokenAuthentication
 from knox.crypto import hash_token
@@ -79,6 +80,41 @@ def find(text: str) -> ApiKey | None:
         ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
         key.last_used_at = now
     return key
+
+
+class Sender(NamedTuple):
+    """Whose key it is that may send: the service user behind it, its team."""
+
+    user_id: int
+    team_id: int
+
+
+def sender(text: str) -> Sender | None:
+    """Who sends with the key *text*; None when it may not, or when it takes ``find`` to tell.
+
+    One statement past the query builder: of twenty live lines, what a request asks about its key would be a fifth.
+    """
+    if not SHAPE.match(text):
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(_SENDER, [hash_token(text)])
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    user_id, team_id, scopes, expiry, used_at, role = row
+    if expiry is not None or "ingest" not in scopes.split() or role not in (Role.OWNER, Role.REVIEWER):
+        return None
+    seen = used_at if used_at is None or not isinstance(used_at, str) else datetime.fromisoformat(used_at)
+    if seen is None or timezone.now() - (seen if seen.tzinfo else seen.replace(tzinfo=UTC)) > SEEN_EVERY:
+        return None  # ``find`` notes that it was used
+    return Sender(user_id, team_id)
+
+
+_SENDER = (
+    f"SELECT k.user_id, k.team_id, k.scopes, k.expiry, k.last_used_at, m.role FROM {ApiKey._meta.db_table} k "  # noqa: S608
+    f"JOIN {get_user_model()._meta.db_table} u ON u.id = k.user_id AND u.is_active "
+    f"JOIN {Membership._meta.db_table} m ON m.user_id = k.user_id AND m.team_id = k.team_id WHERE k.digest = %s"
+)
 
 
 class ApiKeyAuthentication(TokenAuthentication):
