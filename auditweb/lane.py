@@ -9,7 +9,6 @@ what is wrong; lines that were stored before it turned out are found and skipped
 import asyncio
 import contextlib
 import re
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 from django.conf import settings
@@ -20,14 +19,10 @@ from django.http import HttpResponse
 
 from auditweb.dumps import stream_api
 from auditweb.dumps.store import Refused
-from auditweb.live.hub import with_database
+from auditweb.live.threads import with_database, writers
 
 PATHS = "/api/v1/streams/"
 LINES = re.compile(PATHS + "([^/]+)/lines/?")
-THREADS = 4  # SQLite takes one writer at a time; PostgreSQL's pool has more to do than this
-
-# Not the hub's threads: a writer waits for others, and watchers should not wait for writers.
-threads = ThreadPoolExecutor(THREADS, thread_name_prefix="streams")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -54,7 +49,7 @@ class Lane(BaseHandler):
             if not message.get("more_body", False):
                 break
         status, headers, content = await asyncio.get_running_loop().run_in_executor(
-            threads, with_database, self._answer, scope, b"".join(parts)
+            writers, with_database, self._answer, scope, b"".join(parts)
         )
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})

@@ -162,6 +162,16 @@ async def test_a_socket_takes_the_same_lines_and_answers_each_message(connect):
 
 
 @pytest.mark.django_db(transaction=True)
+async def test_a_producer_that_is_quick_is_slowed_down_and_not_sent_away(connect):
+    producer = await connect()
+    await producer.hear()
+    for n in range(1, 251):
+        await producer.communicator.send_json_to({"heartbeat": True} if n % 50 else {"first": n // 50, "lines": ["{}"]})
+    said = [await producer.hear() for _ in range(250)]
+    assert (said[-1]["type"], said[-1]["accepted_through"]) == ("accepted", 5)
+
+
+@pytest.mark.django_db(transaction=True)
 async def test_a_socket_of_the_wrong_kind_is_closed_with_its_reason(connect):
     assert await (await connect(scopes=("read",))).hear() == 4403
     assert await (await connect("/ws/streams/voice-7/?zone=Nowhere/Land")).hear() == 4400
@@ -238,8 +248,8 @@ def lane(team):
 
 @pytest.mark.django_db(transaction=True)
 async def test_lines_under_way_go_the_short_way_and_all_else_the_usual_one_with_the_same_answers(lane, team):
-    from auditweb import lane as lanes
     from auditweb.dumps import stream_api
+    from auditweb.live.threads import writers
 
     _, key = await aside(keys.create, team, "agent", ("ingest",))
     short, usual = [], stream_api.usual
@@ -279,6 +289,6 @@ async def test_lines_under_way_go_the_short_way_and_all_else_the_usual_one_with_
 
         connection.close()
 
-    for _ in range(lanes.THREADS):
-        lanes.threads.submit(close).result()
+    for _ in range(8):
+        writers.submit(close).result()
     await release()

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import msgspec
@@ -12,14 +11,13 @@ from django.http import Http404, HttpRequest, QueryDict
 from auditweb import metrics
 from auditweb.dumps import store, stream_api, streams
 from auditweb.dumps.models import Dump
-from auditweb.live.hub import text_of, with_database
+from auditweb.live.hub import text_of
 from auditweb.live.socket import MALFORMED, NOT_FOUND, POLICY, REVOKED, SIGNED_OUT, TRY_LATER, Refused, Socket
+from auditweb.live.threads import with_database, writers
 from auditweb.pages import MAX_INT
 from auditweb.teams import access
 
 STANDING_SECONDS = 4.0  # between two questions whether the producer may go on
-
-_threads = ThreadPoolExecutor(4, thread_name_prefix="streams")  # not the hub's: watchers should not wait for writers
 
 
 class _SoFar(msgspec.Struct):
@@ -46,6 +44,7 @@ class StreamConsumer(Socket):
     """
 
     message_bytes = 2 * 2**20
+    messages_per_second = None  # each is read when the one before it is answered
     dump: Dump
 
     async def talk(self) -> None:
@@ -118,7 +117,7 @@ class StreamConsumer(Socket):
     async def _ask(self, call, *args):
         """A blocking call in a thread of ours; a database that is away ends the socket, its producer comes again."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(_threads, with_database, call, *args)
+            return await asyncio.get_running_loop().run_in_executor(writers, with_database, call, *args)
         except (Refused, streams.Gap, streams.Differs, streams.Busy):
             raise
         except store.Gone as e:

@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from auditweb import metrics
+from auditweb.live.threads import KEEP_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ GROUP = "auditweb.logs"
 
 BELL_SECONDS = 0.025  # between two questions for SQLite's data_version, 3 µs each
 REJOIN_SECONDS = 3600  # a layer forgets its members after a day, or when Redis was flushed
-KEEP_SECONDS = 60  # a database file may be replaced by a restored one under our open connection
 LAYER_SECONDS = 3  # most that joining the layer may take: a frozen Redis answers never
 NO_BELL_SECONDS = 0.5  # PostgreSQL without Redis
 RINGS_KEPT = 5000  # rows of the table; who missed so many looks at everything

@@ -6,8 +6,6 @@ gathered, and how far a reader may fall behind. Knows no model by name: a consum
 
 import asyncio
 import logging
-import threading
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +13,13 @@ from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import msgspec
-from django.db import connection
 
 from auditweb import metrics
 from auditweb.ids import public_id
 from auditweb.live import bell, presence
-from auditweb.live.bell import KEEP_SECONDS, key_of
+from auditweb.live.bell import key_of
 from auditweb.live.socket import NOT_FOUND, TRY_LATER, Refused
+from auditweb.live.threads import with_database
 
 logger = logging.getLogger(__name__)
 
@@ -613,20 +611,3 @@ def hub() -> Hub:
     if found is None:
         found = _hubs[loop] = Hub()
     return found
-
-
-_opened = threading.local()
-
-
-def with_database(call: Callable, *args: Any) -> Any:
-    """Call, and give the connection back: to a pool at once; on SQLite later, opening costs more than a read."""
-    if connection.connection is None:
-        _opened.at = time.monotonic()
-    keep = False
-    try:
-        result = call(*args)
-        keep = connection.vendor == "sqlite" and time.monotonic() - _opened.at < KEEP_SECONDS
-        return result
-    finally:
-        if not keep:
-            connection.close()
