@@ -117,13 +117,26 @@ def _shape(model: type[models.Model]) -> tuple[list[str], str, list[tuple]]:
 
 def save(row: models.Model, fields: Sequence[str]) -> None:
     """Write *fields* of a row that is there, past the query builder."""
-    named: list[Any] = [row._meta.get_field(name) for name in fields]
-    quote = connection.ops.quote_name
-    sets = ", ".join(f"{quote(field.column)} = %s" for field in named)
-    values = [field.get_db_prep_save(getattr(row, field.attname), connection) for field in named]
-    statement = f"UPDATE {quote(row._meta.db_table)} SET {sets} WHERE id = %s"  # noqa: S608
+    statement, prepare = _update(type(row), tuple(fields))
+    values = [
+        getattr(row, name) if field is None else field.get_db_prep_save(getattr(row, name), connection)
+        for name, field in prepare
+    ]
     with connection.cursor() as cursor:
         cursor.execute(statement, [*values, row.pk])
+
+
+_AS_THEY_ARE = (models.IntegerField, models.FloatField, models.CharField, models.TextField, models.BooleanField)
+
+
+@functools.cache
+def _update(model: type[models.Model], fields: tuple[str, ...]) -> tuple[str, list[tuple[str, Any]]]:
+    """(the statement, [(attribute, its field if that has to make a value for the database of it)]) for ``save``."""
+    named: list[Any] = [model._meta.get_field(name) for name in fields]
+    quote = connection.ops.quote_name
+    sets = ", ".join(f"{quote(field.column)} = %s" for field in named)
+    statement = f"UPDATE {quote(model._meta.db_table)} SET {sets} WHERE id = %s"  # noqa: S608
+    return statement, [(field.attname, None if isinstance(field, _AS_THEY_ARE) else field) for field in named]
 
 
 _lane = threading.Lock()

@@ -1,158 +1,234 @@
-"""How many readers of one session one web process serves, and how soon they hear.
+"""The live path: how many readers one web process serves, how soon they hear, and what each delivery costs.
 
-``python bench/fanout.py [--readers 100] [--rate 100] [--seconds 20]``: one real server (on SQLite, or on the servers
-that ``DATABASE_URL`` and ``REDIS_URL`` name: ``python -m tests.servers -- python bench/fanout.py``), a process that
-commits *rate* rows a second one by one, and readers that acknowledge as a browser does, in a third process.
-Latency is from before the commit to the reader, by one clock; the readers' own work is in it.
+``python bench/fanout.py one|many|slow``: a real server (on SQLite, or on the servers that ``DATABASE_URL`` and
+``REDIS_URL`` name: ``python -m tests.servers -- python bench/fanout.py one``), a process that commits rows one by one,
+and readers that acknowledge as a browser does, in a third process (``readers.py``). Prints JSON; what is said on the
+way goes to standard error. Latency is from before the commit to the reader, by one clock; the readers' own work is in
+it, which is why the bare servers of ``bare_live.py`` are read by the same process, in the same run.
+
+``one``: many readers of one session, beside both bare servers. ``many``: 200 running sessions with two readers each,
+and five walls. ``slow``: a hundred readers alone, then beside forty that are slow or mute; rows are long there.
 """
 
 import argparse
-import asyncio
+import contextlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-
-import msgspec
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.site import site  # noqa: E402
+from processes import Child, cpu_seconds, memory  # noqa: E402, I001
+from tests import servers  # noqa: E402
+from tests.site import Site, site  # noqa: E402
 
-WRITER = """
-import sys, time
-import django
-django.setup()
-from sessions_app.models import Session
-from tests.test_sockets import say
-session = Session.objects.get(public_id=sys.argv[1])
-rate, seconds = float(sys.argv[2]), float(sys.argv[3])
-print("ready", flush=True)
-sys.stdin.readline()
-began, count = time.monotonic(), int(rate * seconds)
-for n in range(count):
-    time.sleep(max(0, began + n / rate - time.monotonic()))
-    say(session, f"{time.monotonic_ns()} and what is usual to say in a sentence or two, a hundred characters or so")
-print(time.monotonic() - began, flush=True)
-"""
+PATIENCE_SECONDS = 30  # for what is not yet heard when the last row is written
+LONG_ROW = 2000  # characters; 100 rows/s are 12 MB for each reader in a minute
+SESSIONS, WALLS = 200, 5
+UNPACED = {f"AUDITWEB_{what}_PER_MINUTE": "0" for what in ("REQUESTS", "INGESTS", "STREAM_POSTS")}
 
 
-class Row(msgspec.Struct):
-    seq: int
-    text: str
+def say(*words: object) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}]", *words, file=sys.stderr, flush=True)
 
 
-class Message(msgspec.Struct):
-    entries: list[Row] = []
+def key_of(server: Site, scopes: str = "read") -> str:
+    words = ["--team", "default", "--scopes", scopes, "--name", "bench", "--json"]
+    return json.loads(server.manage("create_api_key", *words))["key"]
 
 
-decode = msgspec.json.Decoder(Message).decode  # json.loads would keep 500 readers in one process busy by itself
+def seeded(server: Site) -> str:
+    """The id of a session with one entry."""
+    entry = {"type": "speech", "role": "user", "content": "0", "duration_ms": None, "metadata": {}}
+    with tempfile.TemporaryDirectory() as directory:
+        seed = Path(directory) / "seed.jsonl"
+        seed.write_text(json.dumps({"ts": "2026-03-01T10:00:00+00:00", **entry}) + "\n")
+        return server.import_file(seed, "--session", "fanout")["dumps"][0]["sessions"][0]["id"]
 
 
-async def follow(url: str, key: str, last: int, until: float, delays: list[int], ready: asyncio.Semaphore) -> int:
-    """Read up to row *last* or the time *until*; how many rows came, each with its delay in ns."""
-    import websockets
-
-    seqs: list[int] = []
-    headers = {"Authorization": f"Bearer {key}"}
-    async with websockets.connect(url, additional_headers=headers, open_timeout=60, compression=None) as socket:
-        ready.release()
-        while (not seqs or seqs[-1] < last) and time.monotonic() < until:
-            try:
-                text = await asyncio.wait_for(socket.recv(), 5)
-            except TimeoutError:
-                continue
-            now = time.monotonic_ns()
-            entries = decode(text).entries
-            if not entries:
-                continue
-            for row in entries:
-                seqs.append(row.seq)
-                delays.append(now - int(row.text.partition(" ")[0]))
-            await socket.send(f'{{"ack": {seqs[-1]}}}')
-    assert seqs == sorted(set(seqs)), "doubled or out of order"
-    return len(seqs)
+def api(server: Site, key: str, path: str) -> dict:
+    """What ``GET /api/v1/<path>`` answers."""
+    asked = urllib.request.Request(f"{server.url}/api/v1/{path}", headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(asked) as answer:
+        return json.load(answer)
 
 
-async def crowd(url: str, key: str, readers: int, first: int, rows: int, seconds: float) -> None:
-    """What the readers' process does: it says when all are in, and what they heard."""
-    delays: list[int] = []
-    ready = asyncio.Semaphore(0)
-    until = time.monotonic() + seconds + 90
-    tasks = []
-    for number in range(readers):
-        tasks.append(asyncio.create_task(follow(url, key, first + rows, until, delays, ready)))
-        if number % 20 == 19:
-            await asyncio.sleep(0.2)
-    for _ in range(readers):
-        await ready.acquire()
-    print("ready", flush=True)
-    counts = await asyncio.gather(*tasks)
-    delays.sort()
-    heard = sum(counts)
-    at = {name: delays[min(heard - 1, int(heard * share))] / 1e6 for name, share in (("p50", 0.5), ("p99", 0.99))}
-    print(json.dumps({"heard": heard, "share": heard / (readers * rows), **at}), flush=True)
+def plan(url: str, key: str, readers: list[tuple[str, int, str]]) -> dict:
+    address = urlsplit(url)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return {"host": address.hostname, "port": address.port, "headers": headers, "readers": readers}
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def join(crowd: Child, asked: dict) -> float:
+    """Seconds until all readers of the plan are in."""
+    began = time.monotonic()
+    joined = crowd.ask(asked)
+    assert joined["joined"] == sum(count for _, count, _ in asked["readers"]), joined
+    return time.monotonic() - began
+
+
+def measure(pid: int, crowd: Child, writer: Child, rate: float, seconds: float, readers_of_a_row: int) -> dict:
+    """What the crowd heard of *rate* rows a second, and what each delivery cost the server *pid*."""
+    rows = int(rate * seconds)
+    crowd.ask({"expect": rows * readers_of_a_row, "seconds": seconds + PATIENCE_SECONDS})
+    before = cpu_seconds(pid)
+    written = writer.ask({"rate": rate, "seconds": seconds})
+    heard = crowd.hear()
+    spent = cpu_seconds(pid) - before
+    per = 1e6 / max(1, heard["heard"])
+    return heard | {
+        "rate": rate,
+        "rows": rows,
+        "took": written["took"],
+        "commit": written["commit"],
+        "server_us": spent * per,
+        "server_us_message": spent * 1e6 / max(1, heard["messages"]),
+        "server_load": spent / written["took"],
+        "reader_us_message": heard["reader_cpu"] * 1e6 / max(1, heard["messages"]),
+    }
+
+
+def told(name: str, readers: int, found: dict) -> dict:
+    say(
+        f"{name}: {readers} readers × {found['rate']:g}/s: {found['share']:.2%}, p50 {found['p50']:.0f} ms, "
+        f"p99 {found['p99']:.0f} ms, of commits {found['commit']['p99']:.0f} ms; {found['server_us']:.1f} µs a delivery"
+    )
+    assert not found["disordered"], found
+    return found
+
+
+# --- one session -------------------------------------------------------------------------------------------------
+
+
+def ours(readers: int, rates: list[float], seconds: float) -> tuple[dict, str]:
+    """({rate: figures}, a row as the socket says it)."""
+    with site("--no-worker", **UNPACED) as server:
+        key, public_id = key_of(server), seeded(server)
+        writer_env = {**server.env, "DJANGO_SETTINGS_MODULE": "auditweb.settings"}
+        with Child("writers.py", "rows", public_id, env=writer_env) as writer, Child("readers.py") as crowd:
+            assert server.process
+            writer.hear()
+            joined = join(crowd, plan(server.url, key, [(f"/ws/sessions/{public_id}/?after=1", readers, "usual")]))
+            figures = {}
+            for rate in rates:
+                found = measure(server.process.pid, crowd, writer, rate, seconds, readers)
+                figures[rate] = told("auditweb", readers, found | {"join_seconds": joined})
+        [row] = api(server, key, f"sessions/{public_id}/timeline?after_index=1&limit=1")["entries"]
+    return figures, json.dumps(row)
+
+
+def bare(kind: str, row: str, redis_url: str, readers: int, rates: list[float], seconds: float) -> dict:
+    with (
+        Child("bare_live.py", kind, redis_url) as server,
+        Child("writers.py", "publish", redis_url, row) as writer,
+        Child("readers.py") as crowd,
+    ):
+        url = f"http://127.0.0.1:{server.hear()}"
+        writer.hear()
+        joined = join(crowd, plan(url, "", [("/", readers, "usual")]))
+        figures = {}
+        for rate in rates:
+            found = measure(server.pid, crowd, writer, rate, seconds, readers)
+            figures[rate] = told(kind, readers, found | {"join_seconds": joined})
+        return figures
+
+
+@contextlib.contextmanager
+def some_redis() -> Iterator[str]:
+    """The Redis that ``REDIS_URL`` names, or one for the length of the block."""
+    if url := os.environ.get("REDIS_URL"):
+        yield url
+    else:
+        with servers.redis() as url:
+            yield url
+
+
+def one(args: argparse.Namespace) -> list[dict]:
+    found = []
+    with some_redis() as redis_url:
+        for readers in args.readers:
+            figures = {}
+            figures["auditweb"], row = ours(readers, args.rates, args.seconds)
+            for kind in ("unbatched", "batched"):
+                figures[kind] = bare(kind, row, redis_url, readers, args.rates, args.seconds)
+            for rate in args.rates:
+                found.append({"readers": readers, "rate": rate} | {name: f[rate] for name, f in figures.items()})
+    return found
+
+
+# --- many sessions -----------------------------------------------------------------------------------------------
+
+
+def many(args: argparse.Namespace) -> dict:
+    """Running sessions that are watched by two each, and walls that show them all."""
+    with site("--no-worker", **UNPACED) as server:
+        key = key_of(server)
+        writer_env = {**server.env, "DJANGO_SETTINGS_MODULE": "auditweb.settings"}
+        with Child("writers.py", "streams", SESSIONS, env=writer_env) as writer, Child("readers.py") as crowd:
+            assert server.process
+            sessions = writer.hear()["sessions"]
+            writer.hear()
+            readers = [(f"/ws/sessions/{public_id}/?after=1", 2, "usual") for public_id in sessions]
+            joined = join(crowd, plan(server.url, key, [*readers, ("/ws/live/", WALLS, "wall")]))
+            measure(server.process.pid, crowd, writer, 100, SESSIONS / 100, 2)  # every card is made once
+            found = measure(server.process.pid, crowd, writer, 100, args.seconds, 2)
+    walls = found["walls"]
+    say(f"walls: {walls['shown'] / WALLS / found['rows']:.0%} shown, p50 {walls['p50']:.0f} ms, p99 {walls['p99']:.0f}")
+    figures = {"join_seconds": joined, "sessions": SESSIONS, "wall_count": WALLS}
+    return told(f"{SESSIONS} sessions", 2 * SESSIONS, found | figures)
+
+
+# --- slow readers ------------------------------------------------------------------------------------------------
+
+
+def slow(args: argparse.Namespace) -> dict:
+    """A hundred readers of long rows, without and with forty that do not keep up."""
+    manners = [("slow", 20), ("mute", 10), ("silent", 10)]
+    with site("--no-worker", **UNPACED) as server:
+        key, public_id = key_of(server), seeded(server)
+        path = f"/ws/sessions/{public_id}/?after=1"
+        writer_env = {**server.env, "DJANGO_SETTINGS_MODULE": "auditweb.settings"}
+        assert server.process
+        pid = server.process.pid
+        with (
+            Child("writers.py", "rows", public_id, LONG_ROW, env=writer_env) as writer,
+            Child("readers.py") as crowd,
+            Child("readers.py") as laggards,
+        ):
+            writer.hear()
+            join(crowd, plan(server.url, key, [(path, 100, "usual")]))
+            measure(pid, crowd, writer, 100, 3, 100)  # what grows once does not count
+            idle = memory([pid])
+            alone = told("alone", 100, measure(pid, crowd, writer, 100, args.seconds, 100))
+            before = memory([pid])
+            address = path.replace("after=1", f"after={1 + int(100 * (3 + args.seconds))}")
+            join(laggards, plan(server.url, key, [(address, count, manner) for manner, count in manners]))
+            beside = told("beside 40", 100, measure(pid, crowd, writer, 100, args.seconds, 100))
+            after = memory([pid])
+            closed = laggards.ask({"expect": 1, "seconds": 0}) and laggards.hear()["closed"]
+    say(f"memory {before['pss']:.0f} → {after['pss']:.0f} MiB, closed {closed}")
+    return {
+        "alone": alone | {"grown": before["pss"] - idle["pss"]},
+        "beside": beside | {"grown": after["pss"] - before["pss"], "closed_laggards": closed},
+        "laggards": sum(count for _, count in manners),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--readers", type=int, default=100)
-    parser.add_argument("--rate", type=int, default=100, help="rows per second")
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--crowd", nargs=3, help=argparse.SUPPRESS, metavar=("URL", "KEY", "FIRST"))
+    parser.add_argument("what", choices=["one", "many", "slow"])
+    parser.add_argument("--readers", type=int, nargs="+", default=[50, 500, 1000, 2000])
+    parser.add_argument("--rates", type=int, nargs="+", default=[10, 100], help="rows per second")
+    parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     args = parser.parse_args()
-    rows = int(args.rate * args.seconds)
-    if args.crowd:
-        url, key, first = args.crowd
-        asyncio.run(crowd(url, key, args.readers, int(first), rows, args.seconds))
-        return
-    with site("--no-worker") as server, tempfile.TemporaryDirectory() as directory:
-        words = ["--team", "default", "--scopes", "read", "--name", "readers", "--json"]
-        key = json.loads(server.manage("create_api_key", *words))["key"]
-        seed = Path(directory) / "seed.jsonl"
-        entry = {"type": "speech", "role": "user", "content": "0", "duration_ms": None, "metadata": {}}
-        seed.write_text(json.dumps({"ts": "2026-03-01T10:00:00+00:00", **entry}) + "\n")
-        public_id = server.import_file(seed, "--session", "fanout")["dumps"][0]["sessions"][0]["id"]
-        url = server.url.replace("http", "ws") + f"/ws/sessions/{public_id}/?after=1"
-        numbers = ["--readers", str(args.readers), "--rate", str(args.rate), "--seconds", str(args.seconds)]
-        readers = subprocess.Popen(
-            [sys.executable, __file__, *numbers, "--crowd", url, key, "1"], stdout=subprocess.PIPE, text=True
-        )
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, public_id, str(args.rate), str(args.seconds)],
-            cwd=ROOT,
-            env={**server.env, "DJANGO_SETTINGS_MODULE": "auditweb.settings"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert server.process and readers.stdout and writer.stdin and writer.stdout
-            assert writer.stdout.readline() == "ready\n"
-            assert readers.stdout.readline() == "ready\n"
-            before = cpu_seconds(server.process.pid)
-            writer.stdin.write("go\n")
-            writer.stdin.flush()
-            took = float(writer.stdout.readline())
-            heard = json.loads(readers.stdout.readline())
-            spent = cpu_seconds(server.process.pid) - before
-        finally:
-            for child in (readers, writer):
-                child.kill()
-                child.wait()
-    print(
-        f"{args.readers} readers, {rows} rows in {took:.1f} s: {heard['share']:.2%} delivered, "
-        f"p50 {heard['p50']:.0f} ms, p99 {heard['p99']:.0f} ms, {spent / heard['heard'] * 1e6:.1f} µs CPU per delivery"
-    )
+    print(json.dumps({"one": one, "many": many, "slow": slow}[args.what](args)))
 
 
 if __name__ == "__main__":

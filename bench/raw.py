@@ -14,7 +14,7 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -30,30 +30,34 @@ LANES = {"tool_call": "tool", "session": "lifecycle"}
 
 
 def rows(path: str) -> Iterator[tuple]:
+    with open(path, "rb") as file:
+        yield from rows_of(file, 1 << SESSION_BITS, 1)
+
+
+def rows_of(lines: Iterable[bytes], pk: int, first: int) -> Iterator[tuple]:
+    """A row for each of *lines*, with the keys behind *pk*; *first* is the number of the first line."""
     decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
     read_time = datetime.fromisoformat
-    pk = 1 << SESSION_BITS
-    with open(path, "rb") as file:
-        for number, raw in enumerate(file, 1):
-            obj = decode(raw)
-            ts = obj["ts"]
-            us = round(read_time(ts).timestamp() * 1e6)
-            meta = obj["metadata"]
-            pk += 1
-            kind = obj.get("type")
-            if kind is None:
-                yield (
-                    pk, ts, us, us, "aware", "status", "status", "", obj["agent_id"], "", obj["status"], None,
-                    f"{obj['action']}: {obj['detail']}", "", "", "", encode(meta).decode() if meta else "", None, "",
-                    1, number,
-                )  # fmt: skip
-                continue
-            role = obj["role"] or ""
-            tool, status, agent = meta.pop("tool_name", ""), meta.pop("status", ""), meta.pop("agent_id", "")
+    for number, raw in enumerate(lines, first):
+        obj = decode(raw)
+        ts = obj["ts"]
+        us = round(read_time(ts).timestamp() * 1e6)
+        meta = obj["metadata"]
+        pk += 1
+        kind = obj.get("type")
+        if kind is None:
             yield (
-                pk, ts, us, us, "aware", kind, LANES.get(kind, role), role, agent, tool, status, obj["duration_ms"],
-                obj["content"], "", "", "", encode(meta).decode() if meta else "", None, "", 1, number,
+                pk, ts, us, us, "aware", "status", "status", "", obj["agent_id"], "", obj["status"], None,
+                f"{obj['action']}: {obj['detail']}", "", "", "", encode(meta).decode() if meta else "", None, "",
+                1, number,
             )  # fmt: skip
+            continue
+        role = obj["role"] or ""
+        tool, status, agent = meta.pop("tool_name", ""), meta.pop("status", ""), meta.pop("agent_id", "")
+        yield (
+            pk, ts, us, us, "aware", kind, LANES.get(kind, role), role, agent, tool, status, obj["duration_ms"],
+            obj["content"], "", "", "", encode(meta).decode() if meta else "", None, "", 1, number,
+        )  # fmt: skip
 
 
 TEXT, TOOL, EXTRA = (COLUMNS.index(name) for name in ("text", "tool", "extra"))

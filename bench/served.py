@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import dump  # noqa: E402, I001
+from processes import family, memory  # noqa: E402
 from tests.site import Site, site, until  # noqa: E402
 
 SESSION_LINES = 100_000  # of the session whose page is opened
@@ -55,21 +56,6 @@ def sign_in(server: Site) -> dict[str, str]:
     sent = urllib.parse.urlencode({"csrfmiddlewaretoken": token[1]}).encode()
     browser.open(urllib.request.Request(server.link, sent, {"Origin": server.url, "Referer": server.link}))
     return {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)}
-
-
-def memory(pids: list[int]) -> dict[str, float]:
-    """MiB resident in *pids*, and their proportional share (pages that they have in common count once)."""
-    rss = pss = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            rss += int(line.split()[1]) if line.startswith("Rss:") else 0
-            pss += int(line.split()[1]) if line.startswith("Pss:") else 0
-    return {"rss": rss / 1024, "pss": pss / 1024}
-
-
-def family(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *itertools.chain.from_iterable(family(int(child)) for child in children)]
 
 
 def warm_start(server: Site) -> float:

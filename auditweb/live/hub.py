@@ -133,6 +133,7 @@ class Feed:
         self.gone = False
         self.crowd: dict | None = None  # who watches, in all processes
         self._frames: dict[int, asyncio.Task[Frame]] = {}
+        self._pushing = 0  # frames that are read to be handed to all who stand before them
 
     def saw(self, head: Head | None) -> None:
         """Take in what a look found (None: deleted) and tell the readers if it is news."""
@@ -147,6 +148,8 @@ class Feed:
                 self._frames.clear()
         if self.gone or self.head.last_seq <= before.last_seq:
             self.wake()
+        elif self._pushing:
+            pass  # what is on its way reaches everybody first, and goes on from there
         elif any(reader.cursor == before.last_seq for reader in self.readers):
             self._push_from(before.last_seq)  # nearly everybody stands at the old head
         else:
@@ -175,10 +178,12 @@ class Feed:
             reader.wake()
 
     def _push_from(self, place: int) -> None:
+        self._pushing += 1
         self.frame(place).add_done_callback(self._push)
 
     def _push(self, task: "asyncio.Task[Frame]") -> None:
         """Hand a frame to all who stand before it, in one go; who cannot take it like that is woken."""
+        self._pushing -= 1
         if task.cancelled():
             return
         frame = task.result()

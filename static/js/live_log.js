@@ -9,7 +9,7 @@ const SILENCE_MS = 12_000;  // the server pings every 5 s
 const PINGS = 3;  // that name rows which do not come, before the connection is taken for broken
 const ACK_ENTRIES = 64;  // a quarter of what the server sends without an answer
 const ACK_CHARACTERS = 256 * 1024;  // the same of its mebibyte
-const ACK_MS = 500;  // answers of thousands of readers cost the server more than what it sends them
+const ACK_MS = 2000;  // answers of thousands of readers cost the server more than what it sends them
 const FINAL = { 4400: "This address is not right.", 4401: "You are signed out.", 4403: "Your access was taken back.", 4404: "This session is gone." };
 
 /** Milliseconds before attempt n (from 0): doubling from half a second to 15 s, the upper half of it by chance. */
