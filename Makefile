@@ -21,7 +21,13 @@ test: ## everything: linters, node, browser, PostgreSQL with Redis, SQLite
 	node --test tests/js/*.test.js
 	$(PYTHON) -m pytest tests/browser
 	$(PYTHON) -m tests.servers -- $(PYTHON) -m pytest tests/browser -k "main_path or dropped_file or another_process"
+	@$(MAKE) --no-print-directory --output-sync=target -j2 test-on-postgres test-on-sqlite
+
+# Side by side: each keeps one core busy.
+test-on-postgres:
 	$(PYTHON) -m tests.servers -- $(PYTHON) -m pytest tests --ignore tests/browser
+
+test-on-sqlite:
 	$(PYTHON) -m pytest tests --ignore tests/browser -m "not postgres and not redis"
 
 lint:

@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import datetime
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from auditweb.formats import FORMATS, BadLine, Record, decode, is_blank, read_line
@@ -659,7 +659,7 @@ PAYLOADS = st.builds(
     st.none() | st.tuples(st.sampled_from(KINDS), PAYLOADS),
     st.booleans(),
 )
-@settings(max_examples=400)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])  # the machine may have more to do
 @example(TRACE, {}, {}, ("runtime.audit.agent_call_started", RUN | {"user_prompt": ["\ud800"]}), True)
 @example(
     RUN, {"run_id": None, "agent_name": {}, "user_prompt": None}, {"events": [{"type": "tool_result"}]}, None, True

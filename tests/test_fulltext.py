@@ -38,7 +38,7 @@ def append(session: Session, *events: dict) -> Session:
 
 
 class _Dump:
-    pk, stamp = 0, ""
+    pk, stamp, state = 0, "", "done"
 
 
 def make(team, *texts: str, title="untitled", **columns) -> Session:

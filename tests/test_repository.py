@@ -117,21 +117,24 @@ def test_pictures_stay_small():
         assert path.stat().st_size < 200_000, path.name
 
 
+KINDS = ("-T", "-H", "-d", "--data-binary")
+
+
 def test_the_lines_about_http_work_as_they_are_written(monkeypatch):
     monkeypatch.chdir(ROOT)
     lines = [line.strip() for line in section("HTTP").splitlines() if line.startswith("    ")]
     key_line, *curls = lines
     create = re.fullmatch(r"KEY=\$\(\.venv/bin/auditweb (create_api_key .+)\)", key_line)
     assert create
-    assert len(curls) == 4
+    assert len(curls) == 5
     with site() as running:
         key = running.manage(*shlex.split(create[1])).strip()
 
         def run(line: str, id: str = "") -> bytes:
             words = shlex.split(line.replace("$KEY", key).replace("/ID/", f"/{id}/"))
             assert words.pop(0) == "curl"
-            options = {words.pop(0): words.pop(0) for _ in range(sum(map(words.count, ("-T", "-H", "-d"))))}
-            assert set(options) <= {"-T", "-H", "-d"}
+            options = {words.pop(0): words.pop(0) for _ in range(sum(map(words.count, KINDS)))}
+            assert set(options) <= set(KINDS)
             (address,) = words
             address = address.replace("http://127.0.0.1:8000", running.url)
             request = urllib.request.Request(address, headers=dict([options["-H"].split(": ", 1)]))
@@ -140,6 +143,8 @@ def test_the_lines_about_http_work_as_they_are_written(monkeypatch):
                 request.method, request.data = "PUT", Path(path).read_bytes()
             elif text := options.get("-d"):
                 request.data = text.encode()
+            elif path := options.get("--data-binary"):
+                request.data = Path(path.removeprefix("@")).read_bytes()
             with urllib.request.urlopen(request, timeout=20) as answer:
                 return answer.read()
 
@@ -149,7 +154,8 @@ def test_the_lines_about_http_work_as_they_are_written(monkeypatch):
         until(lambda: running.ready()["last_import_at"], "the end of the import")
         golden = (ROOT / "tests/samples/roomkit_session/support_call_60.summary.txt").read_text()
         assert run(curls[2], id).decode().splitlines()[0] == golden.splitlines()[0]
-        assert json.loads(run(curls[3]))["accepted_through"] == 1
+        assert json.loads(run(curls[3]))["accepted_through"] == 60
+        assert json.loads(run(curls[4]))["accepted_through"] == 1
 
 
 def test_the_back_up_of_the_readme_holds_everything(tmp_path, monkeypatch):

@@ -153,7 +153,9 @@ def test_a_chunked_body_below_the_limit_arrives_whole(echo):
         ("/api/v1/dumps/x.jsonl", 8 * MIB + 65537, 413),
         ("/api/v1/dumpster", 8 * MIB, 413),
         ("/api/v1/streams/a/lines?x=/api/v1/dumps/", MIB, 200),
-        ("/api/v1/streams/a/lines", MIB + 1, 413),
+        ("/api/v1/streams/a/lines", MIB + 65536, 200),
+        ("/api/v1/streams/a/lines", MIB + 65537, 413),
+        ("/api/v1/status/a/", MIB + 1, 413),
     ],
 )
 def test_each_address_has_its_limit(echo, path, size, status):
