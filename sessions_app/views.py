@@ -362,7 +362,7 @@ def _chips(request, session: Session, chosen: dict) -> dict:
             for name, n in sorted(session.severities.items(), key=_by_severity)
         ][:20],
         "failed": _chip(request, chosen, "status", "failed", "✗ failed", None)
-        | {"hidden": not (session.tool_failures or session.errors or session.status_count)},
+        | {"hidden": not (session.tool_failures or session.errors or session.status_count or session.denials)},
         "checks": _chip(request, chosen, "checks", "telling", "hide passed checks", None),
         "may_pass": not CHECKS.isdisjoint(session.kinds),
         "clear": address_with(request, status=None, checks=None, **dict.fromkeys(FILTERS)),

@@ -89,8 +89,13 @@ class Watch:
 @pytest.fixture(scope="session")
 def alice_state(server, browser):
     """The cookies of alice, an owner of team ``default``, who signed in through a one-time link as people do."""
-    server.manage("shell", "-c", _MAKE_ALICE)
-    link = re.search(r"/signin/\S+", server.manage("sign_in_link", "alice"))
+    return signed_in(server, browser, "alice", "default")
+
+
+def signed_in(server, browser, name, team):
+    """The cookies of *name*, who is made an owner of *team*, which is made if need be."""
+    server.manage("shell", "-c", _MAKE.format(name=name, team=team))
+    link = re.search(r"/signin/\S+", server.manage("sign_in_link", name))
     assert link, "sign_in_link printed no link"
     context = browser.new_context()
     page = context.new_page()
@@ -103,10 +108,11 @@ def alice_state(server, browser):
     return state
 
 
-_MAKE_ALICE = """
+_MAKE = """
 from auditweb.teams.models import Membership, Role, Team, User
-alice, _ = User.objects.get_or_create(username="alice", defaults={"email": "alice@example.org"})
-Membership.objects.get_or_create(team=Team.objects.get(slug="default"), user=alice, defaults={"role": Role.OWNER})
+user, _ = User.objects.get_or_create(username="{name}", defaults={{"email": "{name}@example.org"}})
+team, _ = Team.objects.get_or_create(slug="{team}", defaults={{"name": "{team}"}})
+Membership.objects.get_or_create(team=team, user=user, defaults={{"role": Role.OWNER}})
 """
 
 

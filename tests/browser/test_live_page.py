@@ -217,7 +217,7 @@ def test_the_header_says_how_the_session_is_and_who_watches(server, show, new_co
     expect(state(page)).to_have_text("quiet", timeout=LONG)
     expect(page.locator("#session-words")).to_contain_text("no line for 1")
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # else colours are on their way for 80 ms
         found = Axe().run(page).response["violations"]
         assert not found, [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found]
     producer.end()

@@ -7,6 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from tests.browser.conftest import signed_in
 from tests.browser.producer import Producer
 
 WAIT = 15_000  # ms; the machine of a test run may be slow
@@ -35,9 +36,15 @@ def post(action, status):
 
 
 @pytest.fixture(scope="module")
-def say(server):
+def alice_state(server, browser):
+    """Of somebody whose team has nothing but what these tests say: what others ran stays on a wall for a while."""
+    return signed_in(server, browser, "wanda", "wall")
+
+
+@pytest.fixture(scope="module")
+def say(server, alice_state):
     """``say("stream", *entries)`` sends them in one request; ``say("stream")`` ends the stream."""
-    words = ["--team", "default", "--scopes", "ingest", "--name", "wall", "--json"]
+    words = ["--team", "wall", "--scopes", "ingest", "--name", "wall", "--json"]
     key = json.loads(server.manage("create_api_key", *words))["key"]
     producers = {}
 
