@@ -96,7 +96,7 @@ class DumpOfSession(serializers.Serializer):
 class SessionDetail(SessionBody):
     key = serializers.CharField(help_text="what its producer calls it, or the id of its dump")
     dumps = DumpOfSession(many=True)
-    status_bus = serializers.CharField(allow_null=True, help_text="id of the status log of its posts, or of the one linked to it")
+    status_bus = serializers.CharField(allow_null=True, help_text="id of its status log, or of the one linked to it")
 
 
 class Row(serializers.Serializer):

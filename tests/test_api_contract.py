@@ -89,7 +89,6 @@ class Api:
         assert kind == "dumps", "say here how to make one"
         return self.ask("post", "dumps/", json={"name": next(self.names), "size": 3}).json()["id"]
 
-
     def new_stream(self) -> str:
         """The name of a stream that has one line."""
         name = next(self.names)
