@@ -170,3 +170,18 @@ def import_sample(import_bytes, sample):
         return import_bytes(path.read_bytes(), path.name, **options)
 
     return run
+
+
+@pytest.fixture
+def key_client(team):
+    """``key_client("ingest")`` → a client that sends a key of team red with these scopes."""
+
+    from django.test import Client
+
+    from auditweb.teams import keys
+
+    def make(*scopes):
+        _, text = keys.create(team, "test", scopes)
+        return Client(headers={"Authorization": f"Bearer {text}"})
+
+    return make

@@ -5,12 +5,10 @@ import hashlib
 import json
 
 import pytest
-from django.test import Client
 
 from auditweb.dumps import jobs, store
 from auditweb.dumps.api import RAW_BYTES, BadLineBody, DumpBody
 from auditweb.dumps.models import Dump, DumpChunk, State
-from auditweb.teams import keys
 from auditweb.teams.models import AuditRecord
 
 pytestmark = pytest.mark.django_db
@@ -28,17 +26,6 @@ def woken(monkeypatch):
     dumps = []
     monkeypatch.setattr(jobs, "wake", lambda dump: dumps.append(dump.pk))
     return dumps
-
-
-@pytest.fixture
-def key_client(team):
-    """``key_client("ingest")`` → a client that sends a key of team red with these scopes."""
-
-    def make(*scopes):
-        _, text = keys.create(team, "test", scopes)
-        return Client(headers={"Authorization": f"Bearer {text}"})
-
-    return make
 
 
 def begin(client, **told):

@@ -19,17 +19,6 @@ API = "/api/v1/streams/"
 
 
 @pytest.fixture
-def key_client(team):
-    """``key_client("ingest")`` → a client that sends a key of team red with these scopes."""
-
-    def make(*scopes):
-        _, text = keys.create(team, "test", scopes)
-        return Client(headers={"Authorization": f"Bearer {text}"})
-
-    return make
-
-
-@pytest.fixture
 def producer(key_client):
     return key_client("ingest")
 
