@@ -44,6 +44,6 @@ format:
 	.venv/bin/ruff format
 	.venv/bin/djade --target-version 5.2 $(TEMPLATES)
 
-bench: ## every figure beside its yardstick, about a quarter of an hour; BENCH=quick, LINES=10000000 for one import more
+bench: ## every figure beside its yardstick, about an hour; WHAT="stored live soak", BENCH=quick, LINES= for one import more
 	@.ci/setup test
-	$(PYTHON) -m tests.servers -- $(PYTHON) bench/run.py $(if $(filter quick,$(BENCH)),--quick) $(if $(LINES),--lines $(LINES))
+	$(PYTHON) -m tests.servers -- $(PYTHON) bench/run.py $(if $(WHAT),--what $(WHAT)) $(if $(filter quick,$(BENCH)),--quick) $(if $(LINES),--lines $(LINES))

@@ -14,6 +14,7 @@ import io
 import ipaddress
 import json
 import logging
+import signal
 import socket
 import struct
 import termios
@@ -315,6 +316,10 @@ class Server(daphne.server.Server):
     def run(self):
         daphne.server.HTTPFactory = GuardedFactory  # its run() takes the factory from its own module
         reactor.callWhenRunning(self._adopt)
+        # Until the reactor has a handler of its own, an exception from one would be swallowed by whatever it starts.
+        asked: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+        reactor.callWhenRunning(lambda: reactor.callLater(0, lambda: asked and reactor.stop()))
         # What is loaded by now stays: looking through it again and again for cycles stopped all sockets for 0.4 s, some
         # times a minute, with a thousand of them for a whole second.
         gc.collect()

@@ -150,7 +150,7 @@ def test_two_first_starts_at_once_share_one_database():
         finally:
             for process in both:
                 process.terminate()
-                process.communicate(timeout=15)
+                process.communicate(timeout=60)
         assert [process.returncode for process in both] == [0, 0]
 
 
