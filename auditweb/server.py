@@ -316,15 +316,18 @@ class Server(daphne.server.Server):
     def run(self):
         daphne.server.HTTPFactory = GuardedFactory  # its run() takes the factory from its own module
         reactor.callWhenRunning(self._adopt)
-        # Until the reactor has a handler of its own, an exception from one would be swallowed by whatever it starts.
+        # Until the reactor has handlers of its own, an exception from one of ours could be swallowed by what it starts,
+        # or by a finalizer that the collection below calls.
         asked: list[int] = []
-        signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: asked.append(number))
         reactor.callWhenRunning(lambda: reactor.callLater(0, lambda: asked and reactor.stop()))
         # What is loaded by now stays: looking through it again and again for cycles stopped all sockets for 0.4 s, some
         # times a minute, with a thousand of them for a whole second.
         gc.collect()
         gc.freeze()
         gc.set_threshold(5000, 20, 100)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the only one that Twisted puts its own in place of
         super().run()
 
     def _adopt(self):
