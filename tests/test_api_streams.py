@@ -170,6 +170,19 @@ async def test_a_socket_of_the_wrong_kind_is_closed_with_its_reason(connect):
 
 
 @pytest.mark.django_db(transaction=True)
+async def test_a_stream_that_is_imported_again_asks_for_patience(connect):
+    producer = await connect()
+    await producer.hear()
+    await producer.say(first=1, lines=["{}"])
+    await aside(Dump.objects.update, state=State.QUEUED)
+    for message in ({"first": 2, "lines": ["{}"]}, {"heartbeat": True}, {"end": True}):
+        said = await producer.say(**message)
+        assert (said["type"], said["code"]) == ("refused", "busy")
+    await aside(Dump.objects.update, state=State.LIVE)
+    assert (await producer.say(first=2, lines=["{}"]))["accepted_through"] == 2
+
+
+@pytest.mark.django_db(transaction=True)
 async def test_a_key_that_is_revoked_closes_the_socket(connect, monkeypatch):
     from auditweb.dumps import consumers
     from auditweb.teams.models import ApiKey

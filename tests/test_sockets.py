@@ -294,7 +294,7 @@ async def test_a_commit_of_another_process_rings_here_without_the_poll(alice, se
 async def test_a_lost_ring_only_delays(alice, session, watch, settings, monkeypatch):
     settings.LIVE_POLL_SECONDS = 0.05
     settings.SQLITE = False  # no data_version
-    monkeypatch.setattr(bell, "_ring", lambda key, note: None)
+    monkeypatch.setattr(bell, "_ring", lambda key, note, kind="": None)
     watcher = await watch(path_of(session), alice)
     await watcher.hear(lambda: watcher.of("ping"), "the first ping")
     await aside(say, session, "nobody rang")
@@ -605,3 +605,18 @@ def test_readers_that_never_read_cost_a_bounded_amount_even_when_they_say_that_t
             time.sleep(0.15)
         assert follow() == list(range(count - 4900 + 1, count + 1))
         assert resident_mib(server.process.pid) - before < 48
+
+
+async def test_what_is_said_right_after_a_line_does_not_take_its_ring_away(alice, session, watch, settings):
+    settings.LIVE_POLL_SECONDS = 120
+    watcher = await watch(path_of(session), alice)
+    await watcher.hear(lambda: watcher.of("presence"), "the greeting is over")
+
+    def both():
+        with transaction.atomic():
+            say(session, "a line")
+            bell.tell(session.live_key, {"type": "provisional", "role": "user", "text": "and"})
+
+    await aside(both)
+    await watcher.rows_to(1)
+    await watcher.hear(lambda: watcher.of("provisional"), "what is said so far")

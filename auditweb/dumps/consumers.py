@@ -58,32 +58,34 @@ class StreamConsumer(Socket):
                 said = _hear(raw)
             except (ValueError, RecursionError) as e:
                 raise Refused(POLICY) from e
-            if said.lines:
-                await self._take(said)
-            if said.provisional is not None:
-                if said.provisional.role not in ("user", "assistant"):
-                    raise Refused(POLICY)
-                await self._ask(streams.provisional, self.dump, said.provisional.role, said.provisional.text)
-            if said.heartbeat:
-                await self._say("accepted", accepted_through=await self._ask(streams.heartbeat, self.dump))
-            if said.end:
-                await self._say("ended", accepted_through=await self._ask(streams.end, self.dump))
+            try:
+                await self._do(said)
+            except streams.Gap as e:
+                await self._say("refused", code="gap", expected=e.expected)
+            except streams.Differs as e:
+                await self._say("refused", code="differs", line=e.line)
+            except store.Refused as e:
+                await self._say("refused", code="busy" if isinstance(e, streams.Busy) else "closed", message=str(e))
+
+    async def _do(self, said: _Said) -> None:
+        if said.lines:
+            await self._take(said)
+        if said.provisional is not None:
+            if said.provisional.role not in ("user", "assistant"):
+                raise Refused(POLICY)
+            await self._ask(streams.provisional, self.dump, said.provisional.role, said.provisional.text)
+        if said.heartbeat:
+            await self._say("accepted", accepted_through=await self._ask(streams.heartbeat, self.dump))
+        if said.end:
+            await self._say("ended", accepted_through=await self._ask(streams.end, self.dump))
 
     async def _take(self, said: _Said) -> None:
         if said.first is None or any("\n" in line for line in said.lines):
             raise Refused(POLICY)
         lines, began = [line.encode() for line in said.lines], time.perf_counter()
-        try:
-            accepted = await self._ask(lambda: stream_api.accepted_json(streams.append(self.dump, said.first, lines)))
-        except streams.Gap as e:
-            await self._say("refused", code="gap", expected=e.expected)
-        except streams.Differs as e:
-            await self._say("refused", code="differs", line=e.line)
-        except store.Refused as e:
-            await self._say("refused", code="busy" if isinstance(e, streams.Busy) else "closed", message=str(e))
-        else:
-            metrics.accepted("socket", began, len(lines), accepted["duplicates"])
-            await self._say("accepted", **accepted)
+        accepted = await self._ask(lambda: stream_api.accepted_json(streams.append(self.dump, said.first, lines)))
+        metrics.accepted("socket", began, len(lines), accepted["duplicates"])
+        await self._say("accepted", **accepted)
 
     async def _stand(self) -> None:
         """Ask now and then whether the producer may go on."""

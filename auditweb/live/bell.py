@@ -57,14 +57,15 @@ def tell(key: str, message: dict) -> None:
 
     Nothing is kept and nothing promised: of several messages to one log in a moment the last may be all that arrives.
     """
-    _ring(key, msgspec.json.encode(message).decode())
+    _ring(key, msgspec.json.encode(message).decode(), message["type"])
 
 
-def _ring(key: str, note: str) -> None:
+def _ring(key: str, note: str, kind: str = "") -> None:
     if settings.SQLITE:
-        # In the transaction of what changed. The number of a replaced row is a new one, the highest so far.
+        # In the transaction of what changed. The number of a replaced row is a new one, the highest so far. What is told
+        # has a row of its own kind: it must not replace the ring that nobody has heard yet, nor that it.
         with connection.cursor() as cursor:
-            cursor.execute("INSERT OR REPLACE INTO auditweb_ring (key, note) VALUES (%s, %s)", [key, note])
+            cursor.execute("INSERT OR REPLACE INTO auditweb_ring (key, note) VALUES (%s, %s)", [f"{key} {kind}", note])
     elif settings.REDIS_URL:
         transaction.on_commit(lambda: _ringer.ring(key, note))
 
@@ -176,7 +177,7 @@ def _read_rings(db: sqlite3.Connection, last: int, rung: Rung) -> int:
         rung(None, "")
         return newest
     for key, note in db.execute("SELECT key, note FROM auditweb_ring WHERE id > ? ORDER BY id", [last]):
-        rung(key, note)
+        rung(key.partition(" ")[0], note)
     return newest
 
 
