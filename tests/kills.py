@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,7 +41,7 @@ class Away(Exception):
     """No answer, or one that does not say whether the lines were taken."""
 
 
-class Producer(threading.Thread):
+class Producer(threading.Thread, ABC):
     """Sends the lines ``<name> 1``, ``<name> 2`` … to a stream of its own and believes nothing but acknowledgements."""
 
     def __init__(self, name: str, url: str, key: str, session: str, rate: float):
@@ -111,12 +112,13 @@ class Producer(threading.Thread):
             self.acked_at += [now] * (through - self.acked)
             return
 
+    @abstractmethod
     def send(self, first: int, lines: list[bytes]) -> tuple[int, int]:
         """(number of the last line that is stored, how many were there before). Raises Away."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hang_up(self) -> None:
-        raise NotImplementedError
+        """Close the connection, if there is one."""
 
 
 class HttpProducer(Producer):

@@ -62,8 +62,8 @@ def tell(key: str, message: dict) -> None:
 
 def _ring(key: str, note: str, kind: str = "") -> None:
     if settings.SQLITE:
-        # In the transaction of what changed. The number of a replaced row is a new one, the highest so far. What is told
-        # has a row of its own kind: it must not replace the ring that nobody has heard yet, nor that it.
+        # In the transaction of what changed. The number of a replaced row is a new one, the highest so far. What is
+        # told has a row of its own kind: it must not replace a ring that nobody has heard yet, nor that it.
         with connection.cursor() as cursor:
             cursor.execute("INSERT OR REPLACE INTO auditweb_ring (key, note) VALUES (%s, %s)", [f"{key} {kind}", note])
     elif settings.REDIS_URL:

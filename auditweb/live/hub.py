@@ -449,11 +449,6 @@ class Hub:
         self._listeners.remove(listener)
         self._rest()
 
-    @property
-    def reader_count(self) -> int:
-        """Sockets that watch a log through this process."""
-        return sum(len(feed.readers) for feed in self._feeds.values())
-
     async def told(self, key: str, seq: int, seconds: float) -> None:
         """Return when the readers of the log *key* here were sent all up to *seq*, at the latest in *seconds*."""
         feed = self._feeds.get(key)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Hashable
 from urllib.parse import parse_qs
 
@@ -23,7 +24,7 @@ class Refused(Exception):
         self.code = code
 
 
-class Socket(AsyncConsumer):
+class Socket(AsyncConsumer, ABC):
     """Closes 4400 an address that makes no sense, 4401 not signed in, 4404 foreign or missing, 4403 access taken back
     or scope missing, 1008 a message that we do not take, 1012 the server stops, 1013 try again later.
 
@@ -33,9 +34,9 @@ class Socket(AsyncConsumer):
     message_bytes = MESSAGE_BYTES
     messages_per_second: int | None = MESSAGES_PER_SECOND
 
+    @abstractmethod
     async def talk(self) -> None:
         """Until the client leaves; raises Refused when we end it."""
-        raise NotImplementedError
 
     def left(self) -> None:
         """The socket is closed, or about to be."""

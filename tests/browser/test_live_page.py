@@ -12,27 +12,12 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import WAIT
 from tests.browser.producer import Producer, speech
+from tests.browser.transcript import READ_ALL
 from tests.site import until
 
 LONG = 60_000  # ms; a site that starts again on a busy machine, and a reader that waits up to 15 s to come back
 
 # All rows in the order of the list, read by scrolling from the first to the last: [[position, seq, words], …].
-READ_ALL = """async () => {
-  const box = document.querySelector("[data-part=transcript]");
-  const found = new Map();
-  const pause = () => new Promise((go) => setTimeout(go, 30));
-  for (let top = 0; ; top += box.clientHeight) {
-    box.scrollTop = top;
-    await pause();
-    while (box.querySelector(".row.waiting:not([hidden])")) await pause();
-    for (const row of box.querySelectorAll(".row:not([hidden])")) {
-      const words = row.querySelector(".row-words").textContent;
-      found.set(`${row.ariaPosInSet} ${row.dataset.seq}`, [Number(row.ariaPosInSet), Number(row.dataset.seq), words]);
-    }
-    if (top + box.clientHeight >= box.scrollHeight) break;
-  }
-  return [...found.values()].sort((a, b) => a[0] - b[0]);
-}"""
 
 
 def ready(page):

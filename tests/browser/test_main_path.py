@@ -7,6 +7,7 @@ from datetime import datetime
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.transcript import READ_ALL
 from tests.conftest import SAMPLES
 from tests.site import site
 
@@ -54,22 +55,6 @@ NOTE_WHEN = """(count) => {
 }"""
 
 # All rows in the order of the list, read by scrolling from the first to the last: [[position, seq, words], …].
-READ_ALL = """async () => {
-  const box = document.querySelector("[data-part=transcript]");
-  const found = new Map();
-  const pause = () => new Promise((go) => setTimeout(go, 50));
-  for (let top = 0; ; top += box.clientHeight / 2) {
-    box.scrollTop = top;
-    await pause();
-    while (box.querySelector(".row.waiting:not([hidden])")) await pause();
-    for (const row of box.querySelectorAll(".row:not([hidden])")) {
-      const words = row.querySelector(".row-words").textContent;
-      found.set(`${row.ariaPosInSet} ${row.dataset.seq}`, [Number(row.ariaPosInSet), Number(row.dataset.seq), words]);
-    }
-    if (top + box.clientHeight >= box.scrollHeight) break;
-  }
-  return [...found.values()].sort((a, b) => a[0] - b[0]);
-}"""
 
 
 @pytest.fixture(scope="module")
